@@ -1,0 +1,137 @@
+//! `cargo xtask demo`: a fabric is raised, proven healthy, and broken in every way of the catalogue, one at a time; what
+//! the verifier says is compared with what is right. Status 0 only if it was right every time.
+
+mod interrupt;
+mod scene;
+mod show;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use verifier_tests::fabric::FabricSpec;
+use verifier_tests::faults::{self, Fault};
+use verifier_tests::lab::watch::Watch;
+use verifier_tests::lab::{Files, LAB_PREFIX, Stage};
+
+use interrupt::Interrupt;
+use scene::{Played, Scene};
+use show::Show;
+
+/// As a shell reports a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Raise a fabric, break it in every way of the catalogue, and check every verdict.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask demo", disable_help_subcommand = true)]
+struct Cli {
+    /// First part of every namespace's name.
+    #[arg(long, default_value = LAB_PREFIX, hide = true)]
+    prefix: String,
+    /// Print the names of the faults and do nothing.
+    #[arg(long)]
+    list: bool,
+    /// Only this fault (repeat for several).
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Empty the neighbour tables before each fault, as on a node that was idle for long.
+    #[arg(long)]
+    cold: bool,
+    /// Leave the fabric and its agents standing, and with --only the fault in it; `cargo xtask lab` works on it.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let show = Show::new();
+    match run(&cli, &show) {
+        Ok(code) => code,
+        Err(error) => {
+            show.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
+    let chosen = choose(&cli.only)?;
+    if cli.list {
+        chosen.iter().for_each(|fault| show.listed(fault));
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Before anything is made, so that Ctrl-C always takes it down again.
+    let interrupt = Interrupt::listen()?;
+    let began = Instant::now();
+    let spec = FabricSpec {
+        prefix: cli.prefix.clone(),
+        ..FabricSpec::default()
+    };
+    let mut stage = Stage::raise(spec, Files::of_lab(&cli.prefix)?)?;
+    show.raised(stage.fabric(), began.elapsed());
+    let since = Instant::now();
+    stage.start_agents()?;
+    show.agents_ready(&stage, since.elapsed());
+    let watch = Watch::new(stage.fabric(), stage.files())?;
+
+    let keep_last = cli.keep && cli.only.len() == 1;
+    let mut scene = Scene {
+        stage: &mut stage,
+        watch: &watch,
+        show,
+        interrupt: &interrupt,
+        cold: cli.cold,
+    };
+    let mut played = Vec::new();
+    let outcome = play(&mut scene, &chosen, keep_last, &mut played);
+    if !played.is_empty() {
+        show.summary(&played, chosen.len(), began.elapsed());
+    }
+    let all_right =
+        outcome.is_ok() && played.len() == chosen.len() && played.iter().all(Played::is_right) && played.iter().any(Played::is_judged);
+    if cli.keep {
+        stage.leave_standing();
+        show.kept(keep_last);
+    } else {
+        let files = stage.files().clone();
+        stage.strike()?;
+        if all_right || interrupt.came() {
+            files.remove()?;
+            show.struck(None);
+        } else {
+            show.struck(Some(files.directory()));
+        }
+    }
+    if interrupt.came() {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    outcome?;
+    Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn play(scene: &mut Scene<'_>, chosen: &[&'static Fault], keep_last: bool, played: &mut Vec<Played>) -> Result<()> {
+    scene.prove_healthy()?;
+    for (index, fault) in chosen.iter().enumerate() {
+        if scene.interrupt.came() {
+            bail!("interrupted");
+        }
+        scene.show.announce(fault, index + 1, chosen.len());
+        let one = scene.play(fault)?;
+        scene.show.played(fault, &one);
+        played.push(one);
+        if !keep_last {
+            scene.mend(fault)?;
+        }
+    }
+    Ok(())
+}
+
+fn choose(only: &[String]) -> Result<Vec<&'static Fault>> {
+    if only.is_empty() {
+        return Ok(faults::catalogue());
+    }
+    only.iter()
+        .map(|name| faults::find(name).context("`cargo xtask demo --list` names them"))
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! `cargo xtask lab`: a fabric that is left standing, with an agent on every node.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use verifier_tests::fabric::{Fabric, FabricSpec};
+use verifier_tests::faults::{self, Outcome};
+use verifier_tests::lab::{Files, LAB_PREFIX, Stage, Turn, agents, program};
+
+/// EX_USAGE of sysexits.h, as the verifier itself uses it.
+const USAGE: u8 = 64;
+
+/// A fabric that is left standing, with an agent on every node.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask lab", disable_help_subcommand = true)]
+struct Cli {
+    /// First part of every namespace's name.
+    #[arg(long, default_value = LAB_PREFIX, hide = true, global = true)]
+    prefix: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Raise it, start the agents, write the manifests. Replaces one that stands.
+    Up {
+        /// Nodes: node-a, node-b, …
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// Pods on each node: pod-a1, pod-a2, …
+        #[arg(long, default_value_t = 2)]
+        pods: usize,
+        /// Start no agents: a bare fabric, to look at or to run an agent on by hand.
+        #[arg(long)]
+        no_agents: bool,
+    },
+    /// `verifier validate ARGS`, with its exit status.
+    Validate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// `verifier trace A B`.
+    Trace {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Put a fault into it, so that `validate` has something to find. Without a name, list them.
+    Break {
+        /// Its name.
+        fault: Option<String>,
+    },
+    /// Take the fault out again.
+    Mend,
+    /// Stop the agents and remove every trace.
+    Down,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.action {
+        Action::Up { nodes, pods, no_agents } => up(&cli.prefix, nodes, pods, no_agents).map(|()| ExitCode::SUCCESS),
+        Action::Validate { arguments } => ask(&cli.prefix, "validate", arguments),
+        Action::Trace { arguments } => ask(&cli.prefix, "trace", arguments),
+        Action::Break { fault } => break_it(&cli.prefix, fault.as_deref()),
+        Action::Mend => mend(&cli.prefix),
+        Action::Down => down(&cli.prefix).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn up(prefix: &str, nodes: usize, pods: usize, no_agents: bool) -> Result<()> {
+    let began = Instant::now();
+    let spec = FabricSpec {
+        prefix: prefix.to_owned(),
+        nodes,
+        pods_per_node: pods,
+        ..FabricSpec::default()
+    };
+    // Half a lab is no lab: until all of it stands, an error removes it again. The logs stay, for whoever asks why.
+    let mut stage = Stage::raise(spec, Files::of_lab(prefix)?)?;
+    if !no_agents {
+        stage.start_agents()?;
+    }
+    stage.leave_standing();
+    let agents = if no_agents { "without agents" } else { "and every agent is ready" };
+    println!("The fabric stands, {agents} ({:.1} s).\n", began.elapsed().as_secs_f64());
+    describe(stage.fabric(), stage.files());
+    Ok(())
+}
+
+fn describe(fabric: &Fabric, files: &Files) {
+    println!(
+        "{:8} {:16} {:12} {:15} {:18} pods",
+        "node", "namespace", "underlay", "tunnel", "block"
+    );
+    for node in fabric.nodes() {
+        let pods: Vec<String> = fabric
+            .pods()
+            .iter()
+            .filter(|pod| pod.node == node.index)
+            .map(|pod| format!("{} {}", pod.name, pod.ip))
+            .collect();
+        println!(
+            "{:8} {:16} {:12} {:15} {:18} {}",
+            node.name,
+            node.netns,
+            node.host_ip.to_string(),
+            node.tunnel_ip.to_string(),
+            node.block().to_string(),
+            pods.join(", ")
+        );
+    }
+    println!("\nmanifests  {}", files.manifests().display());
+    println!("logs       {}", files.directory().join("agent-*.log").display());
+    println!("\ncargo xtask lab validate | trace pod-a1 pod-b1 | break FAULT | mend | down");
+    if let Some(node) = fabric.nodes().last() {
+        println!("break it   ip netns exec {} ip link set vxlan.calico down", node.netns);
+    }
+}
+
+fn down(prefix: &str) -> Result<()> {
+    let _turn = Turn::take(prefix)?;
+    let stopped = agents::stop_strays(prefix)?;
+    Fabric::down(prefix)?;
+    Files::of_lab(prefix)?.remove()?;
+    println!("{stopped} agents stopped, the fabric is gone");
+    Ok(())
+}
+
+/// The fabric that stands; none, with one line said, if there is none.
+fn standing(prefix: &str) -> Option<Fabric> {
+    match Fabric::attach(prefix) {
+        Ok(fabric) => Some(fabric),
+        Err(error) => {
+            eprintln!("lab: {error:#}: raise one with `cargo xtask lab up`");
+            None
+        }
+    }
+}
+
+fn break_it(prefix: &str, fault: Option<&str>) -> Result<ExitCode> {
+    let Some(name) = fault else {
+        for fault in faults::catalogue() {
+            println!("{:40} {}", fault.name, fault.description);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let fault = faults::find(name)?;
+    let Some(fabric) = standing(prefix) else {
+        return Ok(ExitCode::from(USAGE));
+    };
+    if fabric.state().undo.is_some() {
+        eprintln!("lab: a fault is in it already: `cargo xtask lab mend` takes it out");
+        return Ok(ExitCode::from(USAGE));
+    }
+    match fault.inject(&fabric)? {
+        Outcome::Injected(_) => println!("{}", fault.description),
+        Outcome::Skipped(why) => {
+            eprintln!("lab: {name} cannot be had here: {why}");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn mend(prefix: &str) -> Result<ExitCode> {
+    let Some(fabric) = standing(prefix) else {
+        return Ok(ExitCode::from(USAGE));
+    };
+    faults::undo(&fabric)?;
+    println!("no fault is in it");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the verifier, so that its output and its exit status are passed on untouched.
+fn ask(prefix: &str, verb: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
+    let Some(fabric) = standing(prefix) else {
+        return Ok(ExitCode::from(USAGE));
+    };
+    let arguments = match verb {
+        "trace" => arguments.into_iter().map(|word| full_name(&fabric, word)).collect(),
+        _ => arguments,
+    };
+    let error = program::asking(&Files::of_lab(prefix)?, &fabric.switch_netns()?.path(), verb, &arguments)?.exec();
+    Err(error).context("running the verifier")
+}
+
+/// `pod-a1` is `default/pod-a1`; everything else stays as it is.
+fn full_name(fabric: &Fabric, word: OsString) -> OsString {
+    let Some(text) = word.to_str() else { return word };
+    if text.parse::<IpAddr>().is_ok() {
+        return word;
+    }
+    match fabric.pod(text) {
+        Ok(pod) => pod.key().into(),
+        Err(_) => word,
+    }
+}

@@ -1,0 +1,413 @@
+//! A Calico-shaped VXLAN cluster out of network namespaces, on the real kernel.
+//!
+//! ```text
+//!                    PREFIX-switch: bridge br0, 172.18.0.1 (the gateway that swallows)
+//!                     |                 |                 |
+//!   eth0 172.18.0.2   |       .3        |       .4        |
+//!   PREFIX-node-a  ---+   PREFIX-node-b +   PREFIX-node-c +
+//!   vxlan.calico, cali…       …                 …
+//!     |        |
+//!   PREFIX-pod-a1, PREFIX-pod-a2   (eth0 /32, gateway 169.254.1.1)
+//! ```
+//!
+//! [`Fabric::up`] builds it (and first removes whatever a crashed run left), [`Fabric::attach`]
+//! finds one that is standing, [`Fabric::down`] removes every trace. What a fabric looks like, and
+//! what the API would claim about it, is kept in a state file so that separate commands can work on
+//! one fabric.
+
+pub mod chains;
+pub mod node;
+pub mod plan;
+pub mod sysctl;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+pub use plan::{FabricSpec, Node, Phase, Pod};
+
+use crate::{
+    faults::Undo,
+    manifests,
+    netns::{self, Netns},
+    nl::{self, Rtnl},
+    reach,
+};
+
+/// Where state files live unless the caller says otherwise.
+const STATE_DIR: &str = "/run/verifier-fabric";
+
+/// How often saving tries again when its directory vanishes.
+const SAVE_ATTEMPTS: usize = 16;
+
+/// How long an answer may take that only warms a table.
+const WARM_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// What the API says and the kernel does not: set by faults in the datastore.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// `status.podIP` of a pod (`namespace/name`)
+    pub pod_ips: BTreeMap<String, Ipv4Addr>,
+    /// the node in the BlockAffinity of a block
+    pub affinity_nodes: BTreeMap<Ipv4Net, String>,
+    /// nodes without a tunnel address annotation
+    pub without_tunnel_address: BTreeSet<String>,
+}
+
+/// Everything that separate commands must know about a standing fabric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// how it was built
+    pub spec: FabricSpec,
+    /// its nodes
+    pub nodes: Vec<Node>,
+    /// its pods, which may come and go
+    pub pods: Vec<Pod>,
+    /// where the API differs
+    pub overrides: Overrides,
+    /// where the manifests are written
+    pub manifests: Option<PathBuf>,
+    /// what takes out the fault that is in
+    pub undo: Option<Undo>,
+}
+
+/// A standing fabric. Dropping the value leaves it standing.
+#[derive(Debug)]
+pub struct Fabric {
+    spec: FabricSpec,
+    nodes: Vec<Node>,
+    state: Mutex<State>,
+    state_file: PathBuf,
+    saving: Mutex<()>,
+}
+
+impl Fabric {
+    /// Builds a fabric, replacing an older one with the same prefix, whole or in pieces.
+    /// With `manifests`, that directory gets what `kubectl get` would print about it.
+    pub fn up(spec: FabricSpec, manifests: Option<&Path>) -> Result<Self> {
+        spec.check()?;
+        require_root()?;
+        Self::down(&spec.prefix)?;
+        let nodes = spec.node_plans()?;
+        let pods = spec.pod_plans(&nodes);
+        let state_file = state_file(&spec.prefix);
+        let fabric = Self {
+            state: Mutex::new(State {
+                spec: spec.clone(),
+                nodes: nodes.clone(),
+                pods: pods.clone(),
+                overrides: Overrides::default(),
+                manifests: manifests.map(Path::to_owned),
+                undo: None,
+            }),
+            spec,
+            nodes,
+            state_file,
+            saving: Mutex::new(()),
+        };
+        // First, so that a crash in the middle leaves something that says where manifests went.
+        fabric.save()?;
+        fabric.build(&pods)?;
+        fabric.save()?;
+        Ok(fabric)
+    }
+
+    fn build(&self, pods: &[Pod]) -> Result<()> {
+        self.build_switch()?;
+        for node in &self.nodes {
+            self.build_node(node).with_context(|| format!("build {}", node.name))?;
+        }
+        for node in &self.nodes {
+            let netns = self.node_netns(node)?;
+            netns.run(|| {
+                node::program_tunnel(&self.spec, node, &self.nodes)?;
+                chains::program(&self.spec, node, &self.nodes, pods)
+            })?;
+        }
+        for pod in pods {
+            self.build_pod(pod).with_context(|| format!("build {}", pod.key()))?;
+        }
+        Ok(())
+    }
+
+    fn build_switch(&self) -> Result<()> {
+        let switch = Netns::create(&self.spec.switch_netns())?;
+        switch.run(|| {
+            // A gateway that swallows: it answers ARP and forwards nothing.
+            sysctl::set("net/ipv4/ip_forward", "0")?;
+            sysctl::set("net/ipv4/conf/all/rp_filter", "0")?;
+            sysctl::set("net/ipv4/conf/default/rp_filter", "0")?;
+            // The switch must switch: without this iptables would see bridged frames.
+            sysctl::set_if_there("net/bridge/bridge-nf-call-iptables", "0")?;
+            let mut nl = Rtnl::open()?;
+            nl.set_up("lo", true)?;
+            nl.add_bridge(plan::BRIDGE, Some([0x02, 0x00, 172, 18, 0, 1]))?;
+            let underlay: Ipv4Net = plan::UNDERLAY.parse()?;
+            nl.add_address(plan::BRIDGE, Ipv4Net::new(plan::GATEWAY, underlay.prefix_len())?)?;
+            nl.set_up(plan::BRIDGE, true)
+        })
+    }
+
+    fn build_node(&self, node: &Node) -> Result<()> {
+        let netns = Netns::create(&node.netns)?;
+        netns.run(node::program_sysctls)?;
+        let file = netns.file()?;
+        self.switch_netns()?.run(|| {
+            let mut nl = Rtnl::open()?;
+            nl.add_veth(
+                (&node.switch_port, None),
+                (plan::UNDERLAY_DEVICE, Some(node.underlay_mac)),
+                Some(&file),
+                self.spec.underlay_mtu_bytes,
+            )?;
+            nl.set_controller(&node.switch_port, plan::BRIDGE)?;
+            nl.set_up(&node.switch_port, true)
+        })?;
+        netns.run(|| node::program_underlay(node))
+    }
+
+    fn build_pod(&self, pod: &Pod) -> Result<()> {
+        Netns::create(&pod.netns)?;
+        node::program_pod(&self.spec, &self.node_netns(&self.nodes[pod.node])?, pod)
+    }
+
+    /// Finds a fabric that is standing.
+    pub fn attach(prefix: &str) -> Result<Self> {
+        require_root()?;
+        let state_file = state_file(prefix);
+        let text = match fs::read_to_string(&state_file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("no fabric with prefix {prefix:?} is standing")
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", state_file.display()));
+            }
+        };
+        let state: State = serde_json::from_str(&text).with_context(|| format!("understand {}", state_file.display()))?;
+        Ok(Self {
+            spec: state.spec.clone(),
+            nodes: state.nodes.clone(),
+            state: Mutex::new(state),
+            state_file,
+            saving: Mutex::new(()),
+        })
+    }
+
+    /// Removes every trace of the fabric with that prefix, whole or in pieces. Nothing there is
+    /// fine.
+    pub fn down(prefix: &str) -> Result<()> {
+        require_root()?;
+        // Pods first, then nodes, then the switch: every veth goes with one of its ends.
+        for kind in ["pod-", "node-", "switch"] {
+            netns::delete_all(&format!("{prefix}-{kind}"))?;
+        }
+        let state_file = state_file(prefix);
+        match fs::read_to_string(&state_file) {
+            Ok(text) => {
+                // A file cut short by a crash names no manifests to remove.
+                if let Ok(state) = serde_json::from_str::<State>(&text)
+                    && let Some(dir) = state.manifests
+                {
+                    manifests::remove(&dir)?;
+                }
+                fs::remove_file(&state_file).with_context(|| format!("remove {}", state_file.display()))?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", state_file.display()));
+            }
+        }
+        // Goes only when no other fabric is standing.
+        match fs::remove_dir(STATE_DIR) {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("remove {STATE_DIR}")),
+        }
+    }
+
+    /// How it was built.
+    pub fn spec(&self) -> &FabricSpec {
+        &self.spec
+    }
+
+    /// Its nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .ok_or_else(|| anyhow!("the fabric has no node {name}"))
+    }
+
+    /// The pods that exist now.
+    pub fn pods(&self) -> Vec<Pod> {
+        self.lock().pods.clone()
+    }
+
+    /// The pod of that name, in the default namespace.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.pods()
+            .into_iter()
+            .find(|pod| pod.name == name)
+            .ok_or_else(|| anyhow!("the fabric has no pod {name}"))
+    }
+
+    /// A copy of all that is known.
+    pub fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// The switch's namespace.
+    pub fn switch_netns(&self) -> Result<Netns> {
+        Netns::open(&self.spec.switch_netns())
+    }
+
+    /// A node's namespace.
+    pub fn node_netns(&self, node: &Node) -> Result<Netns> {
+        Netns::open(&node.netns)
+    }
+
+    /// A pod's namespace.
+    pub fn pod_netns(&self, pod: &Pod) -> Result<Netns> {
+        Netns::open(&pod.netns)
+    }
+
+    /// Changes what the API says, and rewrites the manifests.
+    pub fn change_overrides(&self, change: impl FnOnce(&mut Overrides)) -> Result<()> {
+        change(&mut self.lock().overrides);
+        self.save()
+    }
+
+    /// Keeps what takes out a fault, for this or another process.
+    pub fn remember(&self, undo: Option<Undo>) -> Result<()> {
+        self.lock().undo = undo;
+        self.save()
+    }
+
+    /// Adds one pod to a node, in the order in which a cluster does: the API knows it as pending
+    /// and IPAM gives it an address, then the CNI plugin and Felix program it, then it runs.
+    pub fn add_pod(&self, node: &Node) -> Result<Pod> {
+        let pods = self.pods();
+        let number = (1..=26)
+            .find(|number| !pods.iter().any(|pod| pod.node == node.index && pod.number == *number))
+            .ok_or_else(|| anyhow!("{} is full", node.name))?;
+        let mut pod = Pod::plan(&self.spec, node, number);
+        pod.phase = Phase::Pending;
+        self.lock().pods.push(pod.clone());
+        self.save()?;
+        let netns = self.node_netns(node)?;
+        self.build_pod(&pod)?;
+        netns.run(|| chains::add_endpoint(&pod))?;
+        self.set_phase(&pod, Phase::Running)?;
+        self.pod(&pod.name)
+    }
+
+    /// Removes one pod, in the order in which a cluster does: the API says that it is being deleted,
+    /// its network goes, the API forgets it.
+    pub fn remove_pod(&self, pod: &Pod) -> Result<()> {
+        self.set_phase(pod, Phase::Terminating)?;
+        let node = &self.nodes[pod.node];
+        self.node_netns(node)?.run(|| {
+            let mut nl = Rtnl::open()?;
+            if nl.link(&pod.host_device)?.is_some() {
+                nl.delete_link(&pod.host_device)?;
+            }
+            chains::remove_endpoint(pod)
+        })?;
+        netns::delete(&pod.netns)?;
+        self.lock().pods.retain(|other| other.key() != pod.key());
+        self.save()
+    }
+
+    fn set_phase(&self, pod: &Pod, phase: Phase) -> Result<()> {
+        for known in &mut self.lock().pods {
+            if known.key() == pod.key() {
+                known.phase = phase;
+            }
+        }
+        self.save()
+    }
+
+    /// Empties all dynamic neighbour tables of nodes, pods and the switch.
+    pub fn cool_neighbours(&self) -> Result<()> {
+        let mut names: Vec<String> = self.nodes.iter().map(|node| node.netns.clone()).collect();
+        names.extend(self.pods().into_iter().map(|pod| pod.netns));
+        names.push(self.spec.switch_netns());
+        for name in names {
+            Netns::open(&name)?.run(|| Rtnl::open()?.flush_dynamic_neighbours())?;
+        }
+        Ok(())
+    }
+
+    /// Fills the neighbour tables of every pod and node by a packet to every pod.
+    pub fn warm_neighbours(&self) -> Result<()> {
+        let pods = self.pods();
+        let mut sources: Vec<Netns> = Vec::new();
+        for node in &self.nodes {
+            sources.push(self.node_netns(node)?);
+        }
+        for pod in &pods {
+            sources.push(self.pod_netns(pod)?);
+        }
+        for source in &sources {
+            for pod in &pods {
+                // What does not answer does not matter: a fault may be in.
+                reach::icmp(source, pod.ip, 8, WARM_TIMEOUT)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the state file, and the manifests that follow from it.
+    fn save(&self) -> Result<()> {
+        // One at a time: an older state must not overwrite a newer one.
+        let _turn = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        if let Some(dir) = &state.manifests {
+            manifests::write(&state, dir)?;
+        }
+        let text = serde_json::to_string_pretty(&state).context("encode the fabric's state")?;
+        let mut attempts = 0;
+        loop {
+            fs::create_dir_all(STATE_DIR).with_context(|| format!("create {STATE_DIR}"))?;
+            attempts += 1;
+            match manifests::write_atomically(&self.state_file, &text) {
+                // Another fabric that went down took the empty directory with it.
+                Err(error) if nl::errno(&error) == Some(libc::ENOENT) && attempts < SAVE_ATTEMPTS => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is plain data that is replaced as a whole: a panic elsewhere cannot spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn state_file(prefix: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("{prefix}.json"))
+}
+
+/// Says in one line what is missing, before anything is half built.
+pub fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        bail!("network namespaces need root: run this with sudo")
+    }
+}

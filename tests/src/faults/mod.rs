@@ -1,0 +1,130 @@
+//! The fault catalogue: ways in which real clusters have broken, each injected into a fabric on the
+//! real kernel, with what a verifier must say about it.
+//!
+//! A [`Fault`] is a row: a name, a description, the incidents it stands for, how to inject it and
+//! what to expect. Injecting gives an [`Undo`], which is data: one command can break a fabric and
+//! another mend it.
+//!
+//! The blamed node is `node-b` where only one is concerned (its peers see the damage), or `node-a`
+//! with `node-b` as its peer where the fault lies on the way from one to the other.
+
+mod cast;
+mod datastore;
+mod expect;
+mod filters;
+mod foreign;
+mod layer2;
+mod pods;
+mod routes;
+mod settings;
+mod tunnel;
+mod underlay;
+mod undo;
+
+use anyhow::{Result, anyhow};
+
+pub use cast::Cast;
+pub use expect::{Blame, Class, Expectation, Place, PodState, Verdict};
+pub use undo::{Step, Undo};
+
+use crate::fabric::Fabric;
+
+/// What became of an injection.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The fault is in; this takes it out again.
+    Injected(Undo),
+    /// The machine cannot do it, and why.
+    Skipped(String),
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy)]
+pub enum Injection {
+    /// Changes the kernel, or the manifests.
+    Fabric(fn(&Cast<'_>) -> Result<Outcome>),
+    /// Concerns the agent of `node-b`, which whoever started the agents must do.
+    Agent(AgentFault),
+}
+
+/// What happens to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentFault {
+    /// It is killed and stays dead.
+    Dead,
+    /// It is killed and started again.
+    Restarts,
+}
+
+/// One row of the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// unique, in kebab case
+    pub name: &'static str,
+    /// one line: what is wrong, and what follows
+    pub description: &'static str,
+    /// public reports of the same thing
+    pub incidents: &'static [&'static str],
+    /// how it gets in
+    pub injection: Injection,
+    /// what a verifier must say
+    pub expect: fn(&Cast<'_>) -> Expectation,
+}
+
+/// All faults, in the order in which a demonstration tells them.
+#[must_use]
+pub fn catalogue() -> Vec<&'static Fault> {
+    [
+        tunnel::FAULTS,
+        routes::FAULTS,
+        layer2::FAULTS,
+        pods::FAULTS,
+        settings::FAULTS,
+        filters::FAULTS,
+        underlay::FAULTS,
+        foreign::FAULTS,
+        datastore::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The fault of that name.
+pub fn find(name: &str) -> Result<&'static Fault> {
+    catalogue()
+        .into_iter()
+        .find(|fault| fault.name == name)
+        .ok_or_else(|| anyhow!("there is no fault {name}"))
+}
+
+impl Fault {
+    /// Puts the fault into the fabric. After an error in the middle the fabric must be raised anew.
+    pub fn inject(&self, fabric: &Fabric) -> Result<Outcome> {
+        let cast = Cast::of(fabric)?;
+        match self.injection {
+            Injection::Agent(_) => Ok(Outcome::Skipped("an agent's fault is for whoever started the agents".to_owned())),
+            Injection::Fabric(inject) => {
+                let outcome = inject(&cast)?;
+                if let Outcome::Injected(undo) = &outcome {
+                    fabric.remember(Some(undo.clone()))?;
+                }
+                Ok(outcome)
+            }
+        }
+    }
+
+    /// What a verifier must say about it.
+    pub fn expectation(&self, fabric: &Fabric) -> Result<Expectation> {
+        Ok((self.expect)(&Cast::of(fabric)?))
+    }
+}
+
+/// Takes out what [`Fault::inject`] put in, also when another process did.
+pub fn undo(fabric: &Fabric) -> Result<()> {
+    if let Some(undo) = fabric.state().undo {
+        undo.apply(fabric)?;
+        fabric.remember(None)?;
+    }
+    Ok(())
+}

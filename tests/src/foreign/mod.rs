@@ -1,0 +1,13 @@
+//! Somebody else's programs and settings on the fabric's devices: what faults attach.
+//!
+//! * [`program`]: small filters, hand-assembled;
+//! * [`bpf`]: loading and attaching them (tcx, XDP), by bpf(2);
+//! * [`tc`]: the older way, a clsact qdisc with a `bpf` classifier;
+//! * [`legacy`]: rules of iptables-legacy;
+//! * [`offload`]: checksum offload of a device.
+
+pub mod bpf;
+pub mod legacy;
+pub mod offload;
+pub mod program;
+pub mod tc;

@@ -1,0 +1,33 @@
+//! The fabric (Calico-shaped nodes and pods made of network namespaces), the fault catalogue, and
+//! the suites that run the verifier against both.
+//!
+//! Nothing here uses the verifier's own intent code: the fabric is programmed by explicit code
+//! written from what Calico does (Felix, the CNI plugin), so that a mistake in the verifier's idea of
+//! the right state cannot hide behind the same mistake here.
+//!
+//! * [`netns`]: named network namespaces, and running code inside them;
+//! * [`nl`], [`nft`]: small synchronous netlink clients (rtnetlink, nf_tables);
+//! * [`fabric`]: the addressing plan and everything that is programmed from it;
+//! * [`lab`]: a fabric with agents on it, for the programs and the suites;
+//! * [`manifests`]: what `kubectl get … -o json|yaml` would print about the fabric;
+//! * [`faults`]: the fault catalogue, with what a verifier must say about each;
+//! * [`foreign`], [`bpf_asm`]: somebody else's eBPF programs and filters;
+//! * [`snapshot`]: the whole kernel state of a fabric as text, to be compared;
+//! * [`load`], [`churn`]: bounded background traffic, and pods that come and go;
+//! * [`reach`]: bare packets between two places of the fabric, independent of the verifier.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod bpf_asm;
+pub mod churn;
+pub mod fabric;
+pub mod faults;
+pub mod foreign;
+pub mod lab;
+pub mod load;
+pub mod manifests;
+pub mod netns;
+pub mod nft;
+pub mod nl;
+pub mod reach;
+pub mod snapshot;

@@ -1,0 +1,70 @@
+//! Node objects: healthy in every claim they make.
+
+use serde_json::{Value, json};
+
+use super::{CREATED, uid};
+use crate::fabric::{Node, State};
+
+pub(super) fn nodes(state: &State) -> Vec<Value> {
+    state.nodes.iter().map(|node| object(state, node)).collect()
+}
+
+fn object(state: &State, node: &Node) -> Value {
+    let mut annotations = json!({
+        "kubeadm.alpha.kubernetes.io/cri-socket": "unix:///run/containerd/containerd.sock",
+        "projectcalico.org/IPv4Address": format!("{}/24", node.host_ip),
+        "projectcalico.org/IPv4VXLANTunnelAddr": node.tunnel_ip.to_string(),
+        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+    });
+    if state.overrides.without_tunnel_address.contains(&node.name)
+        && let Some(map) = annotations.as_object_mut()
+    {
+        map.remove("projectcalico.org/IPv4VXLANTunnelAddr");
+    }
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+        json!({
+            "lastHeartbeatTime": CREATED,
+            "lastTransitionTime": CREATED,
+            "message": message,
+            "reason": reason,
+            "status": status,
+            "type": kind,
+        })
+    };
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "annotations": annotations,
+            "creationTimestamp": CREATED,
+            "labels": {
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": node.name,
+                "kubernetes.io/os": "linux",
+            },
+            "name": node.name,
+            "resourceVersion": "1000",
+            "uid": uid("node", &node.name),
+        },
+        "spec": {},
+        "status": {
+            "addresses": [
+                { "address": node.host_ip.to_string(), "type": "InternalIP" },
+                { "address": node.name, "type": "Hostname" },
+            ],
+            "conditions": [
+                condition("NetworkUnavailable", "False", "CalicoIsUp", "Calico is running on this node"),
+                condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+                condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+            ],
+            "nodeInfo": {
+                "architecture": "amd64",
+                "operatingSystem": "linux",
+                "kubeletVersion": "v1.34.1",
+                "containerRuntimeVersion": "containerd://2.1.4",
+            },
+        },
+    })
+}

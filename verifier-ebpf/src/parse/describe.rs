@@ -1,0 +1,292 @@
+//! Takes a packet apart for a record, down to the probe's header.
+
+use super::{
+    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Stop, UDP_BYTES, VXLAN_BYTES,
+    VXLAN_FLAGS, Why, ipv4, is_ipv4, mapped, quotes,
+};
+use crate::bytes::{Bytes, View};
+use crate::checksum::{Transport, pseudo_sum};
+use crate::config::Config;
+use crate::plain::Field as _;
+use crate::record::{Class, PacketRecord};
+use crate::wire::{HEADER_BYTES, MAGIC};
+
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_ACK: u8 = 0x10;
+
+/// With which header the bytes start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Ethernet, as at a tap.
+    Ethernet,
+    /// IP, as in a dropped packet.
+    Ip,
+}
+
+/// Where a probe's transport lies, to look at its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// From the start of the packet.
+    pub transport_at: usize,
+    /// Its length by the IP header.
+    pub transport_length: u16,
+    /// Sum of its pseudo header.
+    pub pseudo: u32,
+    /// Its checksum field.
+    pub field: u16,
+    /// What it is.
+    pub transport: Transport,
+    /// More fragments follow: the sum covers what is not here.
+    pub fragmented: bool,
+}
+
+/// Fills `out` with a probe packet. On an error `out` holds what was read until then, and no class.
+#[inline(always)]
+pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out: &mut PacketRecord) -> Result<Found, Stop> {
+    *out = PacketRecord::ZERO;
+    let ip_at = match start {
+        Start::Ethernet => {
+            let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
+                return Err(Stop::new(Layer::Ethernet, Why::Truncated));
+            };
+            out.destination_mac = ethernet.copy(0);
+            out.source_mac = ethernet.copy(6);
+            if !is_ipv4(ethernet) {
+                return Err(Stop::new(Layer::Ethernet, Why::Unsupported));
+            }
+            ETHERNET_BYTES
+        }
+        Start::Ip => 0,
+    };
+    let outer = ipv4(bytes, ip_at, Layer::Ip)?;
+    let innermost = match tunnel(bytes, &outer, config, Layer::Tunnel)? {
+        None => outer,
+        Some(tunnel) => {
+            out.encapsulation = PacketRecord::VXLAN;
+            out.outer_source = mapped(outer.source);
+            out.outer_destination = mapped(outer.destination);
+            out.outer_protocol = outer.protocol;
+            out.outer_ttl = outer.ttl;
+            out.outer_length_bytes = outer.length;
+            out.outer_source_port = tunnel.source_port;
+            out.outer_destination_port = tunnel.destination_port;
+            out.vni = tunnel.vni;
+            out.outer_destination_mac = out.destination_mac;
+            out.outer_source_mac = out.source_mac;
+            let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(tunnel.ethernet_at) else {
+                return Err(Stop::new(Layer::InnerEthernet, Why::Truncated));
+            };
+            out.destination_mac = ethernet.copy(0);
+            out.source_mac = ethernet.copy(6);
+            if !is_ipv4(ethernet) {
+                return Err(Stop::new(Layer::InnerEthernet, Why::Unsupported));
+            }
+            ipv4(bytes, tunnel.ethernet_at + ETHERNET_BYTES, Layer::InnerIp)?
+        }
+    };
+    out.source = mapped(innermost.source);
+    out.destination = mapped(innermost.destination);
+    out.protocol = innermost.protocol;
+    out.ttl = innermost.ttl;
+    out.length_bytes = innermost.length;
+    out.ip_id = innermost.id;
+    out.flags =
+        u8::from(innermost.dont_fragment) * PacketRecord::DONT_FRAGMENT + u8::from(innermost.more_fragments) * PacketRecord::MORE_FRAGMENTS;
+    transport(bytes, &innermost, config, out)
+}
+
+struct Tunnel {
+    source_port: u16,
+    destination_port: u16,
+    vni: u32,
+    ethernet_at: usize,
+}
+
+/// The tunnel header behind `ip`, if there is one.
+#[inline(always)]
+fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, layer: Layer) -> Result<Option<Tunnel>, Stop> {
+    if ip.protocol != PROTOCOL_UDP {
+        return Ok(None);
+    }
+    let Some(ports) = bytes.view::<4>(ip.payload_at) else {
+        return Err(Stop::new(layer, Why::Truncated));
+    };
+    let (source_port, destination_port) = (ports.be16(0), ports.be16(2));
+    if source_port == config.probe_port || destination_port == config.probe_port {
+        return Ok(None);
+    }
+    let Some(vxlan) = bytes.view::<VXLAN_BYTES>(ip.payload_at + UDP_BYTES) else {
+        return Err(Stop::new(layer, Why::Truncated));
+    };
+    if vxlan.be32(0) != VXLAN_FLAGS {
+        return Ok(None);
+    }
+    Ok(Some(Tunnel {
+        source_port,
+        destination_port,
+        vni: vxlan.be32(4) >> 8,
+        ethernet_at: ip.payload_at + UDP_BYTES + VXLAN_BYTES,
+    }))
+}
+
+#[inline(always)]
+fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, out: &mut PacketRecord) -> Result<Found, Stop> {
+    let at = ip.payload_at;
+    let truncated = Stop::new(Layer::Transport, Why::Truncated);
+    let (transport, pseudo, field) = match ip.protocol {
+        PROTOCOL_ICMP => {
+            let Some(icmp) = bytes.view::<8>(at) else {
+                return Err(truncated);
+            };
+            out.icmp_type = icmp.byte(0);
+            out.icmp_code = icmp.byte(1);
+            if quotes(icmp.byte(0)) {
+                if icmp.byte(0) == 3 && icmp.byte(1) == 4 {
+                    out.icmp_mtu_bytes = icmp.be16(6);
+                }
+                quoted(bytes, at + 8, config, out)?;
+                out.class = Class::IcmpError as u8;
+            } else {
+                out.source_port = icmp.be16(4);
+                let class = match icmp.byte(0) {
+                    ICMP_ECHO => Class::EchoRequest,
+                    ICMP_ECHO_REPLY => Class::EchoReply,
+                    _ => return Err(Stop::new(Layer::Transport, Why::Unsupported)),
+                };
+                out.probe = own_header(bytes, ip)?;
+                out.class = class as u8;
+            }
+            (Transport::Icmp, 0, icmp.be16(2))
+        }
+        PROTOCOL_UDP => {
+            let Some(udp) = bytes.view::<UDP_BYTES>(at) else {
+                return Err(truncated);
+            };
+            ports(out, udp.be16(0), udp.be16(2));
+            if !is_probe_port(config, out.source_port, out.destination_port) {
+                return Err(Stop::new(Layer::Transport, Why::NotProbe));
+            }
+            out.probe = own_header(bytes, ip)?;
+            out.class = Class::Udp as u8;
+            (
+                Transport::Udp,
+                pseudo_sum(ip.source, ip.destination, PROTOCOL_UDP, ip.payload_length),
+                udp.be16(6),
+            )
+        }
+        PROTOCOL_TCP => {
+            let Some(tcp) = bytes.view::<20>(at) else {
+                return Err(truncated);
+            };
+            ports(out, tcp.be16(0), tcp.be16(2));
+            out.tcp_flags = tcp.byte(13);
+            let from_prober = config.is_tcp_probe_port(out.source_port) && tcp.byte(13) & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN;
+            let to_prober = config.is_tcp_probe_port(out.destination_port) && tcp.byte(13) & TCP_ACK != 0;
+            let class = if from_prober {
+                out.tcp_id = syn_id(tcp.be32(4), ip.payload_length);
+                Class::TcpSyn
+            } else if to_prober && tcp.byte(13) & (TCP_SYN | TCP_RST) != 0 {
+                // Both acknowledge the SYN, which counts as one byte; a closed port acknowledges the padding too.
+                out.tcp_id = tcp.be32(8).wrapping_sub(1);
+                if tcp.byte(13) & TCP_RST != 0 {
+                    Class::TcpReset
+                } else {
+                    Class::TcpSynAck
+                }
+            } else {
+                return Err(Stop::new(Layer::Transport, Why::NotProbe));
+            };
+            out.class = class as u8;
+            (
+                Transport::Tcp,
+                pseudo_sum(ip.source, ip.destination, PROTOCOL_TCP, ip.payload_length),
+                tcp.be16(16),
+            )
+        }
+        _ => return Err(Stop::new(Layer::Transport, Why::Unsupported)),
+    };
+    Ok(Found {
+        transport_at: at,
+        transport_length: ip.payload_length,
+        pseudo,
+        field,
+        transport,
+        fragmented: ip.more_fragments,
+    })
+}
+
+/// The packet that an ICMP error quotes; one that was still encapsulated is quoted with its tunnel header.
+#[inline(always)]
+fn quoted<B: Bytes + ?Sized>(bytes: &B, at: usize, config: &Config, out: &mut PacketRecord) -> Result<(), Stop> {
+    let outer = ipv4(bytes, at, Layer::Quote)?;
+    let ip = match tunnel(bytes, &outer, config, Layer::Quote)? {
+        None => outer,
+        Some(tunnel) => ipv4(bytes, tunnel.ethernet_at + ETHERNET_BYTES, Layer::Quote)?,
+    };
+    out.quoted_source = mapped(ip.source);
+    out.quoted_destination = mapped(ip.destination);
+    out.quoted_protocol = ip.protocol;
+    let Some(first) = bytes.view::<8>(ip.payload_at) else {
+        return Err(Stop::new(Layer::Quote, Why::Truncated));
+    };
+    match ip.protocol {
+        PROTOCOL_ICMP if first.byte(0) == ICMP_ECHO || first.byte(0) == ICMP_ECHO_REPLY => {
+            out.quoted_source_port = first.be16(4);
+            out.probe = header(bytes, ip.payload_at + 8)?;
+        }
+        PROTOCOL_UDP if is_probe_port(config, first.be16(0), first.be16(2)) => {
+            out.quoted_source_port = first.be16(0);
+            out.quoted_destination_port = first.be16(2);
+            out.probe = header(bytes, ip.payload_at + UDP_BYTES)?;
+        }
+        PROTOCOL_TCP if config.is_tcp_probe_port(first.be16(0)) => {
+            out.quoted_source_port = first.be16(0);
+            out.quoted_destination_port = first.be16(2);
+            out.tcp_id = syn_id(first.be32(4), ip.payload_length);
+        }
+        _ => return Err(Stop::new(Layer::Quote, Why::NotProbe)),
+    }
+    Ok(())
+}
+
+/// Low half of the probe's id in a SYN: sequence number plus padding, which is what the answer's acknowledgement less one is. Probes
+/// have no TCP options.
+#[inline(always)]
+const fn syn_id(sequence: u32, tcp_length: u16) -> u32 {
+    sequence.wrapping_add((tcp_length as u32).saturating_sub(20))
+}
+
+#[inline(always)]
+const fn is_probe_port(config: &Config, source: u16, destination: u16) -> bool {
+    source == config.probe_port || destination == config.probe_port
+}
+
+#[inline(always)]
+const fn ports(out: &mut PacketRecord, source: u16, destination: u16) {
+    out.source_port = source;
+    out.destination_port = destination;
+}
+
+/// The probe's header behind the eight bytes of an echo's or a datagram's own header, which must lie inside what the IP header calls the
+/// packet: bytes behind that (padding of a short frame) are nobody's word.
+#[inline(always)]
+fn own_header<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4) -> Result<[u8; HEADER_BYTES], Stop> {
+    if usize::from(ip.payload_length) < UDP_BYTES + HEADER_BYTES {
+        return Err(Stop::new(Layer::Probe, Why::Truncated));
+    }
+    header(bytes, ip.payload_at + UDP_BYTES)
+}
+
+/// The probe's header at `at`; only its magic is looked at, user space verifies the rest.
+#[inline(always)]
+fn header<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<[u8; HEADER_BYTES], Stop> {
+    let Some(header) = bytes.view::<HEADER_BYTES>(at) else {
+        return Err(Stop::new(Layer::Probe, Why::Truncated));
+    };
+    if header.be32(0) == MAGIC {
+        Ok(header.copy(0))
+    } else {
+        Err(Stop::new(Layer::Probe, Why::NotProbe))
+    }
+}

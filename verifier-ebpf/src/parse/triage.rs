@@ -1,0 +1,170 @@
+//! The first look at a packet: nearly always it ends after a few reads with "not ours".
+
+use super::{
+    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Stop, UDP_BYTES, VXLAN_BYTES,
+    VXLAN_FLAGS, Why, ipv4, is_ipv4, quotes,
+};
+use crate::bytes::{Bytes, View};
+use crate::config::Config;
+use crate::conformance::decisive;
+use crate::record::{Direction, Tap};
+use crate::wire::MAGIC;
+
+/// An encapsulated packet on the underlay, addresses in host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encapsulated {
+    /// Outer source.
+    pub outer_source: u32,
+    /// Outer destination.
+    pub outer_destination: u32,
+    /// Outer UDP destination port.
+    pub port: u16,
+    /// Network identifier.
+    pub vni: u32,
+    /// Inner source.
+    pub source: u32,
+    /// Inner destination.
+    pub destination: u32,
+    /// Whether the inner packet may be a probe.
+    pub candidate: bool,
+}
+
+/// What the first look gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Triage {
+    /// Nothing to do with us.
+    NotOurs,
+    /// May be a probe: to be described.
+    Candidate,
+    /// In the tunnel, on the underlay.
+    Encapsulated(Encapsulated),
+    /// Not in the tunnel, on the underlay, to (or when coming in, from) an address that may be a pod's; in host order.
+    Bare {
+        /// Source.
+        source: u32,
+        /// Destination.
+        destination: u32,
+        /// Whether it may be a probe.
+        candidate: bool,
+    },
+    /// Cannot be told from the bytes at hand: look again at a longer copy, or give up if there is none.
+    Short(Layer),
+}
+
+/// Looks at a frame that starts with its Ethernet header.
+#[inline(always)]
+pub fn triage<B: Bytes + ?Sized>(bytes: &B, tap: Tap, direction: Direction, config: &Config) -> Triage {
+    let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
+        return Triage::Short(Layer::Ethernet);
+    };
+    if !is_ipv4(ethernet) {
+        return Triage::NotOurs;
+    }
+    let ip = match ipv4(bytes, ETHERNET_BYTES, Layer::Ip) {
+        Ok(ip) => ip,
+        Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::Ip),
+        Err(_) => return Triage::NotOurs,
+    };
+    match tap {
+        Tap::Workload | Tap::Tunnel => match candidate(bytes, &ip, config) {
+            Some(true) => Triage::Candidate,
+            Some(false) => Triage::NotOurs,
+            None => Triage::Short(Layer::Transport),
+        },
+        Tap::Underlay => underlay(bytes, &ip, direction, config),
+    }
+}
+
+#[inline(always)]
+fn underlay<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, direction: Direction, config: &Config) -> Triage {
+    if ip.protocol == PROTOCOL_UDP {
+        let Some(udp) = bytes.view::<{ UDP_BYTES + VXLAN_BYTES }>(ip.payload_at) else {
+            // A datagram too short for a tunnel header cannot be a probe either.
+            return if usize::from(ip.payload_length) < UDP_BYTES + VXLAN_BYTES {
+                Triage::NotOurs
+            } else {
+                Triage::Short(Layer::Tunnel)
+            };
+        };
+        let port = udp.be16(2);
+        // Another port than intended may be the very fault that is looked for, so the header decides.
+        if udp.be32(8) == VXLAN_FLAGS && port != config.probe_port && udp.be16(0) != config.probe_port {
+            return encapsulated(bytes, ip, port, udp.be32(12) >> 8, config);
+        }
+    }
+    let candidate = match candidate(bytes, ip, config) {
+        Some(candidate) => candidate,
+        None => return Triage::Short(Layer::Transport),
+    };
+    let (source, destination) = (u32::from_be_bytes(ip.source), u32::from_be_bytes(ip.destination));
+    if config.in_pool(decisive(direction, source, destination)) {
+        Triage::Bare {
+            source,
+            destination,
+            candidate,
+        }
+    } else if candidate {
+        Triage::Candidate
+    } else {
+        Triage::NotOurs
+    }
+}
+
+#[inline(always)]
+fn encapsulated<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, port: u16, vni: u32, config: &Config) -> Triage {
+    let at = outer.payload_at + UDP_BYTES + VXLAN_BYTES;
+    let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(at) else {
+        return Triage::Short(Layer::InnerEthernet);
+    };
+    if !is_ipv4(ethernet) {
+        return Triage::NotOurs;
+    }
+    let inner = match ipv4(bytes, at + ETHERNET_BYTES, Layer::InnerIp) {
+        Ok(inner) => inner,
+        Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::InnerIp),
+        Err(_) => return Triage::NotOurs,
+    };
+    let Some(candidate) = candidate(bytes, &inner, config) else {
+        return Triage::Short(Layer::Transport);
+    };
+    Triage::Encapsulated(Encapsulated {
+        outer_source: u32::from_be_bytes(outer.source),
+        outer_destination: u32::from_be_bytes(outer.destination),
+        port,
+        vni,
+        source: u32::from_be_bytes(inner.source),
+        destination: u32::from_be_bytes(inner.destination),
+        candidate,
+    })
+}
+
+/// Whether an innermost packet may be a probe; `None` when its transport is out of reach.
+#[inline(always)]
+fn candidate<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config) -> Option<bool> {
+    match ip.protocol {
+        PROTOCOL_TCP => {
+            let ports = bytes.view::<4>(ip.payload_at)?;
+            Some(config.is_tcp_probe_port(ports.be16(0)) || config.is_tcp_probe_port(ports.be16(2)))
+        }
+        PROTOCOL_UDP => {
+            let ports = bytes.view::<4>(ip.payload_at)?;
+            Some(ports.be16(0) == config.probe_port || ports.be16(2) == config.probe_port)
+        }
+        PROTOCOL_ICMP => {
+            // Four bytes, not one: the kernel's verifier takes no range from a comparison for a single byte.
+            let icmp_type = bytes.view::<4>(ip.payload_at)?.byte(0);
+            if quotes(icmp_type) {
+                return Some(true);
+            }
+            if icmp_type != ICMP_ECHO && icmp_type != ICMP_ECHO_REPLY {
+                return Some(false);
+            }
+            // An echo without data is no probe: only where more was promised is a longer look worth it.
+            if ip.payload_length < 12 {
+                return Some(false);
+            }
+            Some(bytes.view::<4>(ip.payload_at + 8)?.be32(0) == MAGIC)
+        }
+        _ => Some(false),
+    }
+}

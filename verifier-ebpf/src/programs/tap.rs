@@ -1,0 +1,139 @@
+//! The taps: see every packet of an interface, record probes, leave everything as it is.
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use verifier_ebpf::config::Config;
+use verifier_ebpf::parse::{Start, Triage, describe, triage};
+use verifier_ebpf::record::{Direction, HopRecord, Tap};
+
+use super::conform;
+use super::maps::{LOST, RING, SCRATCH, STOPS, config, count};
+use super::packet::{Linear, Window, checksum};
+
+/// Every tap ends with this: the next program decides (`TCX_NEXT` has the same number).
+const CONTINUE: i32 = TC_ACT_UNSPEC;
+
+/// What the measurement compares the others with.
+#[classifier]
+pub fn dpv_empty(_ctx: TcContext) -> i32 {
+    CONTINUE
+}
+
+/// From a pod into the node.
+#[classifier]
+pub fn dpv_wl_ingress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Workload, Direction::Ingress)
+}
+
+/// From the node to a pod.
+#[classifier]
+pub fn dpv_wl_egress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Workload, Direction::Egress)
+}
+
+/// Out of the tunnel.
+#[classifier]
+pub fn dpv_tun_ingress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Tunnel, Direction::Ingress)
+}
+
+/// Into the tunnel.
+#[classifier]
+pub fn dpv_tun_egress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Tunnel, Direction::Egress)
+}
+
+/// From the network.
+#[classifier]
+pub fn dpv_ul_ingress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Underlay, Direction::Ingress)
+}
+
+/// To the network.
+#[classifier]
+pub fn dpv_ul_egress(ctx: TcContext) -> i32 {
+    tap(&ctx, Tap::Underlay, Direction::Egress)
+}
+
+#[inline(always)]
+fn tap(ctx: &TcContext, tap: Tap, direction: Direction) -> i32 {
+    if let Some(config) = config() {
+        look(ctx, tap, direction, config);
+    }
+    CONTINUE
+}
+
+#[inline(always)]
+fn look(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
+    let mut seen = triage(&Linear::of(ctx), tap, direction, config);
+    if let Triage::Short(_) = seen {
+        // Headers beyond the linear part (a driver that puts them into fragments) are read from a copy; a packet that ends there is not ours.
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+        let Some(window) = Window::copy_of(ctx, scratch) else { return };
+        seen = triage(&window, tap, direction, config);
+    }
+    let candidate = match seen {
+        Triage::NotOurs | Triage::Short(_) => false,
+        Triage::Candidate => true,
+        Triage::Encapsulated(packet) => {
+            conform::tunnelled(ctx, direction, config, &packet);
+            packet.candidate
+        }
+        Triage::Bare {
+            source,
+            destination,
+            candidate,
+        } => {
+            conform::bare(ctx, direction, config, source, destination);
+            candidate
+        }
+    };
+    if candidate {
+        record(ctx, tap, direction, config);
+    }
+}
+
+/// Takes a possible probe apart, in the ring's own memory; what turns out not to be one is given back.
+#[inline(always)]
+fn record(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    let Some(window) = Window::copy_of(ctx, scratch) else { return };
+    let Some(mut entry) = RING.reserve::<HopRecord>(0) else {
+        count(&LOST, HopRecord::KIND);
+        return;
+    };
+    let hop = entry.as_mut_ptr();
+    // SAFETY: `hop` points to reserved memory of the record's size. `describe` sets the whole packet, the rest is set below, and the
+    // record is submitted only then.
+    let found = describe(&window, Start::Ethernet, config, unsafe { &mut (*hop).packet });
+    let found = match found {
+        Ok(found) => found,
+        Err(stop) => {
+            entry.discard(0);
+            if stop.is_loss() {
+                count(&STOPS, stop.slot());
+            }
+            return;
+        }
+    };
+    let skb: *const __sk_buff = ctx.skb.skb;
+    // SAFETY: fields of a valid context, and of reserved memory.
+    unsafe {
+        (*hop).packet.checksum = checksum(ctx, scratch, &found) as u8;
+        (*hop).kind = HopRecord::KIND;
+        (*hop).ifindex = (*skb).ifindex;
+        (*hop).time_ns = bpf_ktime_get_ns();
+        (*hop).cpu = bpf_get_smp_processor_id();
+        (*hop).mark = (*skb).mark;
+        (*hop).frame_bytes = (*skb).len;
+        (*hop).gso_size = (*skb).gso_size;
+        (*hop).gso_segs = (*skb).gso_segs;
+        (*hop).ingress_ifindex = (*skb).ingress_ifindex;
+        (*hop).direction = direction as u8;
+        (*hop).tap = tap as u8;
+        (*hop).reserved = [0; 2];
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,150 @@
+//! What intent predicts: the list of taps that a probe must pass.
+
+use crate::{
+    intent::{Encapsulation, NodeIntent},
+    names::{NodeName, PodRef},
+    observed::{Direction, Leg, TapKind},
+    probe::{Endpoint, PairKind, Probe},
+};
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::fmt;
+use sha1::{Digest, Sha1};
+
+/// Taps in force on each node, as far as known: device name to kind.
+pub type Taps = BTreeMap<NodeName, BTreeMap<String, TapKind>>;
+
+/// One tap a packet must pass.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waypoint {
+    /// Node.
+    pub node: NodeName,
+    /// Kind of tap.
+    pub tap: TapKind,
+    /// Device name.
+    pub device: String,
+    /// Direction.
+    pub direction: Direction,
+    /// Request or reply.
+    pub leg: Leg,
+}
+
+impl fmt::Display for Waypoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        write!(f, "{}/{}/{direction}", self.node, self.device)
+    }
+}
+
+/// The taps a probe must pass, request first, then reply, according to the sending node's intent.
+///
+/// For pods on two nodes with encapsulation: workload ingress, tunnel egress, underlay egress here; underlay ingress, tunnel ingress,
+/// workload egress there; then the same backwards. Without encapsulation the tunnel taps fall away, on one node the underlay too. A host's
+/// own packets start at the tunnel device.
+pub fn itinerary(intent: &NodeIntent, probe: &Probe, taps: &Taps) -> Vec<Waypoint> {
+    let forward = one_way(intent, &probe.from, &probe.to, probe.pair, taps, Leg::Request);
+    let back = forward.iter().rev().map(|w| Waypoint {
+        direction: match w.direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        },
+        leg: Leg::Reply,
+        ..w.clone()
+    });
+    forward.iter().cloned().chain(back).collect()
+}
+
+fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, taps: &Taps, leg: Leg) -> Vec<Waypoint> {
+    let mut out = Vec::new();
+    let mut push = |node: &NodeName, tap, device: String, direction| {
+        out.push(Waypoint {
+            node: node.clone(),
+            tap,
+            device,
+            direction,
+            leg,
+        });
+    };
+    if let Some(pod) = &from.pod {
+        push(&from.node, TapKind::Workload, workload_device(intent, pod), Direction::Ingress);
+    }
+    if matches!(pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod) {
+        let tunnel = tunnel_device(intent, encapsulation(intent, to));
+        if let Some(device) = &tunnel {
+            push(&from.node, TapKind::Tunnel, device.clone(), Direction::Egress);
+        }
+        push(
+            &from.node,
+            TapKind::Underlay,
+            underlay_device(&from.node, &intent.node, taps),
+            Direction::Egress,
+        );
+        push(
+            &to.node,
+            TapKind::Underlay,
+            underlay_device(&to.node, &intent.node, taps),
+            Direction::Ingress,
+        );
+        if let Some(device) = tunnel {
+            push(&to.node, TapKind::Tunnel, device, Direction::Ingress);
+        }
+    }
+    if let Some(pod) = &to.pod {
+        push(&to.node, TapKind::Workload, workload_device(intent, pod), Direction::Egress);
+    }
+    out
+}
+
+/// How packets to `to` travel: by the longest prefix of its node that covers it.
+fn encapsulation(intent: &NodeIntent, to: &Endpoint) -> Encapsulation {
+    intent
+        .peers
+        .get(&to.node)
+        .and_then(|p| {
+            p.prefixes
+                .iter()
+                .filter(|(net, _)| net.contains(&to.ip))
+                .max_by_key(|(net, _)| net.prefix_len())
+        })
+        .map_or(Encapsulation::Vxlan, |(_, e)| *e)
+}
+
+fn tunnel_device(intent: &NodeIntent, encapsulation: Encapsulation) -> Option<String> {
+    match encapsulation {
+        Encapsulation::None => None,
+        e => intent.tunnels.iter().find(|t| t.encapsulation == e).map(|t| t.device.clone()),
+    }
+}
+
+/// The underlay device of `node` by its taps, else by ours (nodes of a cluster mostly look alike), else `eth0`.
+fn underlay_device(node: &NodeName, own: &NodeName, taps: &Taps) -> String {
+    let of = |n: &NodeName| {
+        taps.get(n)
+            .and_then(|t| t.iter().find(|(_, kind)| **kind == TapKind::Underlay))
+            .map(|(device, _)| device.clone())
+    };
+    of(node).or_else(|| of(own)).unwrap_or_else(|| "eth0".to_string())
+}
+
+/// Host-side device of a pod: by intent where the pod is ours, by Calico's formula where not (calico.md 2.1).
+fn workload_device(intent: &NodeIntent, pod: &PodRef) -> String {
+    if let Some(w) = intent.workloads.get(pod) {
+        return w.device.clone();
+    }
+    let prefix = intent
+        .settings
+        .interface_prefixes
+        .value()
+        .and_then(|p| p.first())
+        .map_or("cali", String::as_str);
+    let digest = Sha1::digest(format!("{}.{}", pod.namespace, pod.name).as_bytes());
+    let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{prefix}{}", hex.get(..11).unwrap_or(&hex))
+}

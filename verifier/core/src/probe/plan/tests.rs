@@ -1,0 +1,278 @@
+use super::*;
+use crate::{
+    intent::{Claim, Dataplane, Encapsulation, ExpectedTunnel, ExpectedWorkload, Peer, PodPhase, Provenance, RemotePod, Setting, Settings},
+    names::UnixNs,
+    probe::config::SMALL_BYTES,
+};
+use alloc::format;
+use core::net::IpAddr;
+use proptest::prelude::*;
+
+fn known<T>(value: T) -> Setting<T> {
+    Setting::Known {
+        value,
+        from: Provenance::BuiltIn,
+    }
+}
+
+fn address(node: usize, pod: usize) -> IpAddr {
+    IpAddr::from([10, 65 + (node / 256) as u8, (node % 256) as u8, 1 + pod as u8])
+}
+
+fn pod(node: usize, pod: usize) -> PodRef {
+    PodRef::new("default", format!("pod-{node}-{pod}"))
+}
+
+/// Node `me` of `nodes` nodes with `pods` pods each.
+fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
+    let name = |node: usize| NodeName::from(format!("node-{node}"));
+    let block = |node: usize| ipnet::IpNet::new(address(node, 0), 24).unwrap().trunc();
+    let peer = |node: usize| Peer {
+        host_ip: Some(IpAddr::from([192, 168, 0, node as u8])),
+        tunnel_ip: Some(address(node, 200)),
+        vtep_mac: None,
+        host_ip6: None,
+        tunnel_ip6: None,
+        vtep_mac6: None,
+        prefixes: [(block(node), Encapsulation::Vxlan)].into(),
+        pods: (0..pods)
+            .map(|i| RemotePod {
+                pod: pod(node, i),
+                ip: address(node, i),
+                phase: PodPhase::Running,
+            })
+            .collect(),
+        agent_port: None,
+    };
+    NodeIntent {
+        node: name(me),
+        host_ip: Some(IpAddr::from([192, 168, 0, me as u8])),
+        host_ip6: None,
+        settings: Settings {
+            calico_version: None,
+            dataplane: known(Dataplane::Iptables),
+            vxlan_port: known(4789),
+            vxlan_vni: known(4096),
+            vxlan_mtu: None,
+            interface_prefixes: known(Vec::new()),
+            device_route_protocol: known(3),
+            route_sync_disabled: known(false),
+            route_refresh_seconds: known(90),
+            remove_external_routes: known(true),
+            other: BTreeMap::new(),
+        },
+        pools: Vec::new(),
+        blocks: [block(me)].into(),
+        tunnels: [ExpectedTunnel {
+            device: "vxlan.calico".into(),
+            encapsulation: Encapsulation::Vxlan,
+            mac: None,
+            address: Some(address(me, 200)),
+            local: None,
+            vni: Some(4096),
+            port: Some(4789),
+            mtu: Some(1450),
+            required: true,
+        }]
+        .into(),
+        routes: Vec::new(),
+        neighbors: Vec::new(),
+        fdb: Vec::new(),
+        sets: Vec::new(),
+        workloads: (0..pods)
+            .map(|i| {
+                let workload = ExpectedWorkload {
+                    pod: pod(me, i),
+                    addresses: [address(me, i)].into(),
+                    device: format!("cali{i}"),
+                    phase: PodPhase::Running,
+                    ready: true,
+                    terminating: false,
+                    sandbox_pending: false,
+                    created: None,
+                    controller: None,
+                    safe_to_delete: false,
+                };
+                (pod(me, i), workload)
+            })
+            .collect(),
+        peers: (0..nodes).filter(|node| *node != me).map(|node| (name(node), peer(node))).collect(),
+        claim: Claim::default(),
+        contradictions: Vec::new(),
+        gaps: Vec::new(),
+        generation: 1,
+        read_at: UnixNs(0),
+    }
+}
+
+fn ids() -> IdSource {
+    IdSource::new(&"node-0".into(), 1)
+}
+
+fn well_formed(plan: &Plan, intent: &NodeIntent) {
+    let mut lows = BTreeSet::new();
+    for probe in &plan.probes {
+        assert!(lows.insert(probe.id as u32));
+        assert_ne!(probe.from.ip, probe.to.ip);
+        assert_eq!(probe.from.node, intent.node);
+        assert_ne!(probe.src_port, 0);
+        let remote = matches!(probe.pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod);
+        assert_eq!(remote, probe.to.node != intent.node);
+        let host = matches!(probe.pair, PairKind::HostToLocalPod | PairKind::HostToRemotePod);
+        assert_eq!(host, probe.from.pod.is_none());
+        match (probe.size, probe.transport) {
+            (Size::Small, Transport::Tcp) => assert_eq!(probe.length_bytes, 40),
+            (Size::Small, _) => assert_eq!(probe.length_bytes, SMALL_BYTES),
+            _ => assert!(probe.length_bytes > 1_000),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn a_round_is_bounded_whatever_the_cluster(
+        nodes in 1_usize..60, pods in 0_usize..30, round in any::<u32>(), k in 1_u32..6, all_up_to in 0_u32..8, local in 0_u32..6,
+    ) {
+        let options = PlanOptions {
+            peers_per_round: k, all_peers_up_to: all_up_to, local_pods_per_round: local, ..PlanOptions::default()
+        };
+        let intent = intent(0, nodes, pods);
+        let plan = plan_round(&intent, u64::from(round), &options, &mut ids());
+        prop_assert!(plan.probes.len() as u64 <= options.max_probes_per_round());
+        well_formed(&plan, &intent);
+    }
+
+    #[test]
+    fn every_peer_and_every_local_pod_gets_its_turn(nodes in 2_usize..30, pods in 1_usize..12, first in any::<u32>()) {
+        let options = PlanOptions::default();
+        let intent = intent(1, nodes, pods);
+        let mut ids = ids();
+        let first = u64::from(first);
+        let mut peers = BTreeSet::new();
+        let mut local = BTreeSet::new();
+        for round in first..first + options.rounds_to_cover(nodes).max(pods as u64) {
+            for probe in plan_round(&intent, round, &options, &mut ids).probes {
+                if probe.pair == PairKind::PodToRemotePod {
+                    peers.insert(probe.to.node);
+                } else if probe.pair == PairKind::HostToLocalPod {
+                    local.insert(probe.to.pod);
+                }
+            }
+        }
+        prop_assert_eq!(peers.len(), nodes - 1);
+        prop_assert_eq!(local.len(), pods);
+    }
+
+    #[test]
+    fn a_full_plan_tests_every_peer_and_every_pod(nodes in 2_usize..12, pods in 1_usize..12) {
+        let options = PlanOptions::default();
+        let intent = intent(0, nodes, pods);
+        let plan = plan_full(&intent, &options, &mut ids());
+        well_formed(&plan, &intent);
+        prop_assert_eq!(&plan.gaps, &Vec::new());
+        for peer in intent.peers.keys() {
+            for port in 0..8 {
+                let sent = plan.probes.iter().filter(|p| {
+                    p.pair == PairKind::PodToRemotePod && &p.to.node == peer && p.transport == Transport::Udp
+                        && p.size == Size::Small && p.src_port == 62_000 + port
+                });
+                prop_assert!(sent.count() >= 3);
+            }
+            prop_assert!(plan.probes.iter().any(|p| p.pair == PairKind::HostToRemotePod && &p.to.node == peer && p.from.ip == address(0, 200)));
+        }
+        for pod in intent.workloads.keys() {
+            for (pair, transport) in [Transport::Udp, Transport::Icmp, Transport::Tcp].into_iter().flat_map(|t| {
+                [(PairKind::PodToRemotePod, t), (PairKind::HostToLocalPod, t)]
+            }) {
+                let tested = plan.probes.iter().any(|p| {
+                    let end = if pair == PairKind::HostToLocalPod { &p.to.pod } else { &p.from.pod };
+                    p.pair == pair && p.transport == transport && end.as_ref() == Some(pod)
+                });
+                prop_assert!(tested, "{}: {:?} {:?}", pod, pair, transport);
+            }
+        }
+    }
+}
+
+#[test]
+fn attempts_of_one_kind_lie_apart() {
+    let plan = plan_full(&intent(0, 3, 2), &PlanOptions::default(), &mut ids());
+    assert!(plan.probes.is_sorted_by_key(|probe| probe.seq));
+    assert_eq!(plan.probes.last().map(|probe| probe.seq), Some(2));
+}
+
+#[test]
+fn the_mtu_is_the_least_that_the_path_is_meant_to_carry() {
+    let intent = intent(0, 2, 1);
+    let large = |options: &PlanOptions| {
+        let plan = plan_round(&intent, 0, options, &mut ids());
+        let sizes: BTreeSet<u32> = plan
+            .probes
+            .iter()
+            .filter(|p| p.size == Size::Mtu && p.pair == PairKind::PodToRemotePod)
+            .map(|p| p.length_bytes)
+            .collect();
+        sizes
+    };
+    let mut options = PlanOptions::default();
+    assert_eq!(large(&options), [1_450].into());
+    options.mtus.pods.insert(pod(0, 0), 1_400);
+    assert_eq!(large(&options), [1_400].into());
+    options.mtus.pods.insert(pod(0, 0), 9_000);
+    assert_eq!(large(&options), [1_450].into());
+}
+
+#[test]
+fn what_cannot_be_probed_is_a_gap() {
+    let plan = |change: fn(&mut NodeIntent)| {
+        let mut intent = intent(0, 2, 2);
+        change(&mut intent);
+        plan_full(&intent, &PlanOptions::default(), &mut ids())
+    };
+    let no_pods = plan(|i| i.workloads.clear());
+    assert!(no_pods.gaps[0].why.contains("node-0 has no running pod"));
+    assert!(no_pods.probes.iter().all(|p| p.pair == PairKind::HostToRemotePod));
+
+    let no_remote = plan(|i| i.peers.values_mut().for_each(|p| p.pods.clear()));
+    assert!(no_remote.gaps[0].why.contains("node-1 has no running pod"));
+
+    let no_tunnel = plan(|i| i.tunnels[0].address = None);
+    assert!(no_tunnel.gaps[0].why.contains("tunnel address"));
+    assert!(!no_tunnel.probes.iter().any(|p| p.pair == PairKind::HostToRemotePod));
+
+    let no_mtu = plan(|i| i.tunnels[0].mtu = None);
+    assert!(no_mtu.gaps[0].why.contains("MTU"));
+
+    let duplicate = plan(|i| {
+        let taken = address(0, 0);
+        i.peers.values_mut().flat_map(|p| &mut p.pods).for_each(|p| p.ip = taken);
+    });
+    assert!(duplicate.gaps.iter().any(|g| g.why.contains("of its own")));
+}
+
+#[test]
+fn a_pod_that_ends_or_does_not_run_is_not_probed() {
+    let mut intent = intent(0, 2, 3);
+    intent.workloads.get_mut(&pod(0, 0)).unwrap().terminating = true;
+    intent.workloads.get_mut(&pod(0, 1)).unwrap().phase = PodPhase::Pending;
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    assert!(plan.probes.iter().all(|p| p.from.pod.is_none() || p.from.pod == Some(pod(0, 2))));
+}
+
+#[test]
+fn a_failure_is_confirmed_with_new_ids_and_fresh_tcp_ports() {
+    let mut ids = ids();
+    let config = ProbeConfig::default();
+    let plan = plan_full(&intent(0, 2, 1), &PlanOptions::default(), &mut ids);
+    let tcp = plan.probes.iter().find(|p| p.transport == Transport::Tcp).unwrap();
+    let udp = plan.probes.iter().find(|p| p.transport == Transport::Udp).unwrap();
+    let again = plan_confirm(&[tcp.clone(), udp.clone()], 3, 5, &config, &mut ids);
+    assert_eq!(again.len(), 5);
+    assert_ne!(again[0].src_port, tcp.src_port);
+    assert_eq!(again[1].src_port, udp.src_port);
+    let all: BTreeSet<u64> = plan.probes.iter().chain(&again).map(|p| p.id).collect();
+    assert_eq!(all.len(), plan.probes.len() + 5);
+    let step = resized(udp, 700, 1, &config, &mut ids);
+    assert_eq!((step.size, step.length_bytes, step.seq), (Size::Bytes(700), 700, 1));
+}

@@ -1,0 +1,140 @@
+//! What is known of a cause: one [`Cause`] per code, in the tables beside this file. Text, class, what it explains, who repairs it.
+
+use super::{CauseCode, Class, Severity};
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a cause is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// A whole node: all its traffic to other nodes.
+    Node,
+    /// One node's way to one peer.
+    Pair,
+    /// One pod.
+    Pod,
+    /// The machine under a node. By itself it says nothing about packets: only what follows from it does.
+    Host,
+    /// The network between nodes.
+    Fabric,
+    /// The cluster's objects.
+    Cluster,
+}
+
+/// Who repairs it, and when (calico.md 1.9). Felix's timers are jittered by up to a tenth, hence 100 for 90 seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repairs {
+    /// Felix's loop over the tunnel device, every 10 s.
+    DeviceLoop,
+    /// The same, but the MAC is compared from 3.30 on only (PR #8924).
+    DeviceLoopMac,
+    /// Felix's route and FDB refresh, every 90 s.
+    RouteRefresh,
+    /// Felix's route refresh, but a route changed in place is not noticed by 3.29.0 to 3.31.6 and 3.32.0 (PR #12959), and 3.27 and
+    /// 3.28 cannot replace a route that is not theirs.
+    RouteInPlace,
+    /// Felix writes it once, at the interface's next up event or at its own start.
+    InterfaceUp,
+    /// Never by Calico.
+    Never,
+    /// It is not Calico's to repair.
+    NotCalicos,
+}
+
+/// [`Repairs`] for a version, as it stands in reports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Repair {
+    /// Whether Calico repairs it without help.
+    pub automatic: bool,
+    /// Within how many seconds at the latest, if it does.
+    pub within_seconds: Option<u32>,
+    /// In words.
+    pub note: String,
+}
+
+impl Repairs {
+    /// What this version of Calico does, `refresh_seconds` being the configured `routeRefreshInterval`.
+    pub fn by(self, version: Option<(u16, u16, u16)>, refresh_seconds: u32) -> Repair {
+        let within = |seconds: u32, who: &str| Repair {
+            automatic: true,
+            within_seconds: Some(seconds),
+            note: format!("{who} repairs it within {seconds} s"),
+        };
+        let never = |why: &str| Repair {
+            automatic: false,
+            within_seconds: None,
+            note: why.to_string(),
+        };
+        let refresh = refresh_seconds.saturating_add(refresh_seconds / 10 + 1);
+        match self {
+            Self::DeviceLoop => within(10, "Felix's tunnel device loop"),
+            Self::DeviceLoopMac => match version {
+                Some(v) if v < (3, 30, 0) => never("never: Felix compares the device's MAC only from v3.30 on"),
+                Some(_) => within(10, "Felix's tunnel device loop"),
+                None => never("unknown: depends on Calico's version (v3.30 and later repair it within 10 s, earlier ones never)"),
+            },
+            Self::RouteRefresh => within(refresh, "Felix's route refresh"),
+            Self::RouteInPlace => match version {
+                Some(v) if ((3, 29, 0)..(3, 31, 7)).contains(&v) || v == (3, 32, 0) => {
+                    never("never: this version does not notice a route that was changed in place (fixed in v3.31.7 and v3.32.1)")
+                }
+                Some(_) => within(refresh, "Felix's route refresh"),
+                None => never("unknown: depends on Calico's version (v3.29.0 to v3.31.6 and v3.32.0 never do, others within 100 s)"),
+            },
+            Self::InterfaceUp => never("only at the interface's next up event or when Felix restarts"),
+            Self::Never => never("never: Felix does not look at this"),
+            Self::NotCalicos => never("never: it is not Calico's to repair"),
+        }
+    }
+}
+
+/// Everything that is known of one cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause {
+    /// Its code.
+    pub code: CauseCode,
+    /// Its class.
+    pub class: Class,
+    /// Its severity while traffic suffers.
+    pub severity: Severity,
+    /// What it is about.
+    pub scope: Scope,
+    /// One line.
+    pub title: &'static str,
+    /// What it means for traffic, and how it comes about.
+    pub meaning: &'static str,
+    /// What decides it.
+    pub detected: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+    /// How to see that it is gone.
+    pub verify: &'static str,
+    /// How the remedy survives a reboot; none where it does so by itself.
+    pub persist: Option<&'static str>,
+    /// Who repairs it.
+    pub repairs: Repairs,
+    /// For how many seconds a known transient looks the same (calico.md 1.13); 0 if none does.
+    pub hold_off_seconds: u32,
+    /// Causes on the same node that follow from it.
+    pub explains: &'static [CauseCode],
+    /// Causes at other nodes that follow from it.
+    pub explains_at_peers: &'static [CauseCode],
+    /// Real incidents, by repository and number.
+    pub incidents: &'static [&'static str],
+}
+
+impl CauseCode {
+    /// What is known of it.
+    pub fn cause(self) -> &'static Cause {
+        super::table::lookup(self)
+    }
+
+    /// Its class.
+    pub fn class(self) -> Class {
+        self.cause().class
+    }
+}

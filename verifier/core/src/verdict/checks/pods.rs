@@ -1,0 +1,239 @@
+//! Each pod's own network: its veth, its route on the node, its address, its gateway. What is wrong here makes the pod stale and leaves the
+//! node's verdict alone.
+
+use super::{Looked, Out, View, routes};
+use crate::{
+    intent::{ExpectedWorkload, PodPhase},
+    programmed::{ChangedObject, Decision, Flow, NetconfScope, PodState, RouteKind, TABLE_MAIN},
+    verdict::CauseCode,
+};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::net::{IpAddr, Ipv4Addr};
+
+/// The gateway Calico's CNI plugin gives every IPv4 pod (calico.md 2.2).
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+
+/// Pods whose network can be held against intent: running, not being deleted, with an address, their sandbox not in the making.
+fn live<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v ExpectedWorkload> {
+    view.intent
+        .workloads
+        .values()
+        .filter(|w| w.phase == PodPhase::Running && !w.terminating && !w.sandbox_pending && !w.addresses.is_empty())
+}
+
+fn inside<'v>(view: &'v View<'_>, w: &ExpectedWorkload, check: &str, out: &mut Out) -> Option<&'v PodState> {
+    match view.state.pods.get(&w.pod) {
+        Some(evidence) => match evidence.seen() {
+            Some(state) => Some(state),
+            None => {
+                out.cannot(&format!("{check} of {}", w.pod), evidence.gaps());
+                None
+            }
+        },
+        None => {
+            out.cannot(
+                &format!("{check} of {}", w.pod),
+                &[crate::evidence::Gap::new("programmed/pods", "its namespace was not visited")],
+            );
+            None
+        }
+    }
+}
+
+/// The host side of the veth is there and up, and so is the pod's side.
+pub(super) fn veth(view: &View<'_>, out: &mut Out) {
+    for w in live(view) {
+        match view.link(&w.device, "pod-veth", out) {
+            Looked::Unknown => {}
+            Looked::Absent => {
+                let mut f = view.pod_finding(CauseCode::PodVethMissing, &w.pod, w.device.clone());
+                f.evidence.intent = Some(format!("{} leads to {}", w.device, w.pod));
+                f.evidence.programmed = Some(format!("no device named {} in a complete dump of links", w.device));
+                f.since = view.removed_at(|o| matches!(o, ChangedObject::Link(l) if l.name == w.device));
+                out.findings.push(f);
+            }
+            Looked::Found(link) if !link.up => down(view, w, &format!("{} lacks IFF_UP", w.device), out),
+            Looked::Found(_) => {
+                let Some(state) = view.state.pods.get(&w.pod).and_then(|p| p.seen()) else {
+                    continue;
+                };
+                let eth0 = state.links.seen().and_then(|l| l.iter().find(|l| l.name == "eth0"));
+                if eth0.is_some_and(|l| !l.up) {
+                    down(view, w, "eth0 inside the pod lacks IFF_UP", out);
+                }
+            }
+        }
+    }
+}
+
+fn down(view: &View<'_>, w: &ExpectedWorkload, what: &str, out: &mut Out) {
+    let mut f = view.pod_finding(CauseCode::PodVethDown, &w.pod, w.device.clone());
+    f.evidence.intent = Some(format!("{} and eth0 of {} are up", w.device, w.pod));
+    f.evidence.programmed = Some(what.to_string());
+    f.value("CALI_DEVICE", &w.device);
+    f.since = view.added_at(|o| matches!(o, ChangedObject::Link(l) if l.name == w.device && !l.up));
+    out.findings.push(f);
+}
+
+/// The node's route to the pod.
+pub(super) fn route(view: &View<'_>, out: &mut Out) {
+    if view.intent.settings.route_sync_disabled.value() == Some(&true) {
+        return;
+    }
+    for w in live(view) {
+        for ip in &w.addresses {
+            let Err(other) = routes::pod_route(view, *ip, &w.device) else {
+                continue;
+            };
+            if let Err(gaps) = view.state.routes.all() {
+                out.cannot(&format!("pod-route of {}", w.pod), &gaps);
+                continue;
+            }
+            let mut f = view.pod_finding(CauseCode::PodRouteMissing, &w.pod, format!("{ip} dev {}", w.device));
+            f.evidence.intent = Some(format!("{ip} dev {} scope link", w.device));
+            f.evidence.programmed = Some(other.unwrap_or_else(|| format!("no route to {ip} in the main table")));
+            f.since = view.removed_at(|o| matches!(o, ChangedObject::Route(r) if r.table == TABLE_MAIN && r.dst == super::host_net(*ip)));
+            out.findings.push(f);
+        }
+    }
+}
+
+/// The pod's own address is the API's.
+pub(super) fn address(view: &View<'_>, out: &mut Out) {
+    for w in live(view) {
+        let Some(state) = inside(view, w, "pod-address", out) else {
+            continue;
+        };
+        let have = match state.addresses.all() {
+            Ok(all) => all,
+            Err(gaps) => {
+                out.cannot(&format!("pod-address of {}", w.pod), &gaps);
+                continue;
+            }
+        };
+        for ip in w.addresses.iter().filter(|ip| !have.iter().any(|a| a.ip.addr() == **ip)) {
+            let others: Vec<String> = have
+                .iter()
+                .map(|a| a.ip.addr())
+                .filter(|a| !a.is_loopback() && !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+                .map(|a| a.to_string())
+                .collect();
+            let mut f = view.pod_finding(CauseCode::PodIpMismatch, &w.pod, ip.to_string());
+            f.evidence.intent = Some(format!("the API says {} has {ip}", w.pod));
+            f.evidence.programmed = Some(if others.is_empty() {
+                "no address inside the pod".to_string()
+            } else {
+                format!("inside the pod: {}", others.join(", "))
+            });
+            out.findings.push(f);
+        }
+    }
+}
+
+/// The pod has a default route.
+pub(super) fn gateway_route(view: &View<'_>, out: &mut Out) {
+    for w in live(view).filter(|w| w.addresses.iter().any(IpAddr::is_ipv4)) {
+        let Some(state) = inside(view, w, "pod-gateway-route", out) else {
+            continue;
+        };
+        if gateway_of(state).is_some() {
+            continue;
+        }
+        if let Err(gaps) = state.routes.all() {
+            out.cannot(&format!("pod-gateway-route of {}", w.pod), &gaps);
+            continue;
+        }
+        let mut f = view.pod_finding(CauseCode::PodGatewayMissing, &w.pod, format!("default via {GATEWAY}"));
+        f.evidence.intent = Some(format!("default via {GATEWAY} dev eth0 inside the pod"));
+        f.evidence.programmed = Some("no usable default route inside the pod".to_string());
+        out.findings.push(f);
+    }
+}
+
+/// The gateway of a pod's default route, if it has one that the kernel can use.
+fn gateway_of(state: &PodState) -> Option<IpAddr> {
+    let routes = state.routes.seen()?;
+    let default = routes.iter().find(|r| {
+        r.table == TABLE_MAIN
+            && r.kind == RouteKind::Unicast
+            && r.dst.prefix_len() == 0
+            && r.dst.addr().is_ipv4()
+            && r.next_hops.iter().any(|h| h.oif.is_some())
+    })?;
+    let hop = default.next_hops.first()?;
+    match hop.gateway {
+        // A default route straight through the device needs no gateway; the node must then answer for every address.
+        None => Some(GATEWAY),
+        Some(gateway) => {
+            let reachable = hop.onlink
+                || routes
+                    .iter()
+                    .any(|r| r.table == TABLE_MAIN && r.kind == RouteKind::Unicast && r.dst.prefix_len() > 0 && r.dst.contains(&gateway));
+            reachable.then_some(gateway)
+        }
+    }
+}
+
+/// Somebody answers for the gateway: proxy ARP is on, and the node has a route to it through another device (calico.md 2.3).
+pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
+    let netconf = match view.state.netconf.all() {
+        Ok(all) => all,
+        Err(gaps) => return out.cannot("pod-gateway-answer", &gaps),
+    };
+    let fib = match &view.fib {
+        Ok(fib) => fib,
+        Err(gaps) => return out.cannot("pod-gateway-answer", gaps),
+    };
+    let conf = |scope| netconf.iter().find(move |n| !n.v6 && n.scope == scope);
+    let all_proxy = conf(NetconfScope::All).and_then(|n| n.proxy_neigh) == Some(true);
+    for w in live(view).filter(|w| w.addresses.iter().any(IpAddr::is_ipv4)) {
+        let Looked::Found(link) = view.link(&w.device, "pod-gateway-answer", out) else {
+            continue;
+        };
+        // A pod whose own gateway route is gone asks nobody; a device that is down answers nobody. Both are findings of their own.
+        let gateway = view
+            .state
+            .pods
+            .get(&w.pod)
+            .and_then(|p| p.seen())
+            .and_then(gateway_of)
+            .unwrap_or(GATEWAY);
+        let own = conf(NetconfScope::Link(link.index));
+        let why = if own.and_then(|n| n.proxy_neigh) == Some(false) && !all_proxy {
+            format!("net.ipv4.conf.{}.proxy_arp = 0", w.device)
+        } else if own.and_then(|n| n.forwarding) == Some(false) {
+            format!(
+                "net.ipv4.conf.{}.forwarding = 0, so the kernel does not answer for others there",
+                w.device
+            )
+        } else {
+            match fib.lookup(&Flow {
+                src: w.addresses.first().copied(),
+                iif: Some(link.index),
+                ..Flow::to(gateway)
+            }) {
+                Decision::Forward { next_hops, .. } if next_hops.iter().all(|h| h.oif == Some(link.index)) => {
+                    format!("the node's route to {gateway} leads back through {}", w.device)
+                }
+                Decision::Forward { .. } | Decision::Local { .. } => continue,
+                Decision::Unknown { why } => {
+                    out.cannot("pod-gateway-answer", &[crate::evidence::Gap::new("programmed/rules", why)]);
+                    continue;
+                }
+                _ => format!("the node has no route to {gateway} (no default route), so it does not answer for it"),
+            }
+        };
+        if !link.up {
+            continue;
+        }
+        let mut f = view.pod_finding(CauseCode::PodGatewayUnanswered, &w.pod, format!("{gateway} on {}", w.device));
+        f.evidence.intent = Some(format!("the node answers ARP for {gateway} on {}", w.device));
+        f.evidence.programmed = Some(why);
+        f.value("CALI_DEVICE", &w.device);
+        out.findings.push(f);
+    }
+}

@@ -1,0 +1,335 @@
+//! Routes of the main table: to the other nodes' blocks, blackholes of the own ones, and whether the kernel really uses them.
+
+use super::{Looked, Out, View, host_net};
+use crate::{
+    intent::{ExpectedDevice, ExpectedRoute, RouteClass},
+    names::{NodeName, UnixNs},
+    programmed::{ChangedObject, Decision, Flow, NextHop, Route, RouteKind, TABLE_MAIN},
+    verdict::CauseCode,
+};
+use alloc::{
+    collections::BTreeSet,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::net::IpAddr;
+use ipnet::IpNet;
+
+/// Each remote block has its route, through the right device and next hop.
+pub(super) fn remote(view: &View<'_>, out: &mut Out) {
+    if view.intent.settings.route_sync_disabled.value() == Some(&true) {
+        return;
+    }
+    for (want, peer) in remote_routes(view).filter(|(w, _)| w.required) {
+        let same: Vec<&Route> = main_routes(view).filter(|r| r.dst == want.dst).collect();
+        if same.iter().any(|r| matches(view, want, r)) {
+            continue;
+        }
+        if let Err(gaps) = view.state.routes.all() {
+            out.cannot("remote-routes", &gaps);
+            continue;
+        }
+        // Traffic that was told the same by a covering route does not suffer, but intent wants its own.
+        let code = if same.is_empty() {
+            CauseCode::RouteMissing
+        } else {
+            CauseCode::RouteWrong
+        };
+        let mut f = view.finding(code, want.dst.to_string());
+        f.peer = Some(peer.clone());
+        f.evidence.intent = Some(want_text(want));
+        f.evidence.programmed = Some(match same.first() {
+            None => format!("no route to {} in the main table", want.dst),
+            Some(r) => route_text(view, r),
+        });
+        f.value("BLOCK via TUNNEL_ADDRESS dev vxlan.calico onlink", want_text(want));
+        f.since = route_since(view, want, code);
+        out.findings.push(f);
+    }
+}
+
+/// Blocks of this node have their blackhole.
+pub(super) fn blackholes(view: &View<'_>, out: &mut Out) {
+    if view.intent.settings.route_sync_disabled.value() == Some(&true) {
+        return;
+    }
+    for want in view
+        .intent
+        .routes
+        .iter()
+        .filter(|r| r.required && r.class == RouteClass::LocalBlock)
+    {
+        if main_routes(view).any(|r| r.dst == want.dst && r.kind == RouteKind::Blackhole) {
+            continue;
+        }
+        if let Err(gaps) = view.state.routes.all() {
+            out.cannot("blackholes", &gaps);
+            continue;
+        }
+        let mut f = view.finding(CauseCode::BlackholeMissing, want.dst.to_string());
+        f.evidence.intent = Some(want_text(want));
+        f.evidence.programmed = Some(match main_routes(view).find(|r| r.dst == want.dst) {
+            None => format!("no route to {} in the main table", want.dst),
+            Some(r) => route_text(view, r),
+        });
+        f.value("BLOCK", want.dst);
+        f.since = route_since(view, want, CauseCode::RouteMissing);
+        out.findings.push(f);
+    }
+}
+
+/// The kernel's own decision for addresses of each remote block, with rules and the workload's input interface, is the block's route.
+pub(super) fn hijacked(view: &View<'_>, out: &mut Out) {
+    if view.intent.settings.route_sync_disabled.value() == Some(&true) {
+        return;
+    }
+    let fib = match &view.fib {
+        Ok(fib) => fib,
+        Err(gaps) => return out.cannot("hijacked-routes", gaps),
+    };
+    let expected: BTreeSet<IpNet> = view.intent.routes.iter().map(|r| r.dst).collect();
+    for (want, peer) in remote_routes(view).filter(|(w, _)| w.required) {
+        // A route that is missing or wrong is a finding of its own.
+        if !main_routes(view).any(|r| r.dst == want.dst && matches(view, want, r)) {
+            continue;
+        }
+        let mut taken = BTreeSet::new();
+        let mut nets: Vec<IpNet> = Vec::new();
+        for (dst, via) in samples(view, want, peer, &expected) {
+            // A network on a device brings routes for its own address and its broadcast with it: they are the same foreigner.
+            if via.is_some_and(|net| nets.iter().any(|wider| *wider != net && wider.contains(&net))) {
+                continue;
+            }
+            for flow in flows(view, dst) {
+                let (captured, why) = match fib.lookup(&flow) {
+                    Decision::Forward { next_hops, .. } if next_hops.iter().any(|h| hop_matches(view, want, h)) => continue,
+                    Decision::Unknown { why } => {
+                        out.cannot("hijacked-routes", &[crate::evidence::Gap::new("programmed/rules", why)]);
+                        continue;
+                    }
+                    decision => decision_text(view, &decision),
+                };
+                if !taken.insert(captured.clone()) {
+                    continue;
+                }
+                let subject = match via {
+                    Some(net) => net.to_string(),
+                    None => captured,
+                };
+                if out
+                    .findings
+                    .iter()
+                    .any(|f| f.code == CauseCode::RouteHijacked && f.subject == subject)
+                {
+                    continue;
+                }
+                nets.extend(via);
+                let mut f = view.finding(CauseCode::RouteHijacked, subject);
+                f.peer = Some(peer.clone());
+                f.evidence.intent = Some(format!("{dst} goes by {}", want_text(want)));
+                f.evidence.programmed = Some(format!("a lookup of {dst} gives {why}"));
+                f.since = via.and_then(|net| view.added_at(|o| matches!(o, ChangedObject::Route(r) if r.dst == net)));
+                out.findings.push(f);
+            }
+        }
+    }
+}
+
+/// Addresses of a block to look up: its pods, one of its middle, and one inside every foreign route that is more specific.
+fn samples(view: &View<'_>, want: &ExpectedRoute, peer: &NodeName, expected: &BTreeSet<IpNet>) -> Vec<(IpAddr, Option<IpNet>)> {
+    let known = view.intent.peers.get(peer);
+    let tunnel = known.and_then(|p| p.tunnel_ip);
+    let mut out: Vec<(IpAddr, Option<IpNet>)> = Vec::new();
+    for route in view.state.routes.seen().into_iter().flatten() {
+        if want.dst != route.dst && want.dst.contains(&route.dst) && !expected.contains(&route.dst) {
+            let inside = if route.dst.prefix_len() >= route.dst.max_prefix_len() - 1 {
+                Some(route.dst.addr())
+            } else {
+                second(route.dst)
+            };
+            out.extend(inside.filter(|ip| Some(*ip) != tunnel).map(|ip| (ip, Some(route.dst))));
+        }
+    }
+    // The widest first: what lies within it needs no finding of its own.
+    out.sort_by_key(|(_, via)| via.map(|net| net.prefix_len()));
+    let pods = known
+        .into_iter()
+        .flat_map(|p| p.pods.iter())
+        .map(|p| p.ip)
+        .filter(|ip| want.dst.contains(ip));
+    out.extend(pods.chain(second(want.dst)).filter(|ip| Some(*ip) != tunnel).map(|ip| (ip, None)));
+    out
+}
+
+/// The address after the first: the first is often the tunnel's.
+fn second(net: IpNet) -> Option<IpAddr> {
+    match net {
+        IpNet::V4(n) if n.prefix_len() < 31 => Some(IpAddr::V4(core::net::Ipv4Addr::from_bits(n.network().to_bits() | 1))),
+        IpNet::V6(n) if n.prefix_len() < 127 => Some(IpAddr::V6(core::net::Ipv6Addr::from_bits(n.network().to_bits() | 1))),
+        n => Some(n.addr()),
+    }
+}
+
+/// As whom to ask: each of the node's workloads, and the host by its tunnel address.
+fn flows(view: &View<'_>, dst: IpAddr) -> Vec<Flow> {
+    let links = view.state.links.seen();
+    let mut out: Vec<Flow> = view
+        .intent
+        .workloads
+        .values()
+        .filter_map(|w| {
+            let index = links?.iter().find(|l| l.name == w.device)?.index;
+            let src = w.addresses.iter().copied().find(|a| a.is_ipv4() == dst.is_ipv4())?;
+            Some(Flow {
+                src: Some(src),
+                dst,
+                iif: Some(index),
+                ..Flow::to(dst)
+            })
+        })
+        .take(4)
+        .collect();
+    let own = view
+        .intent
+        .tunnels
+        .iter()
+        .filter_map(|t| t.address)
+        .find(|a| a.is_ipv4() == dst.is_ipv4());
+    out.push(Flow { src: own, ..Flow::to(dst) });
+    out
+}
+
+/// Routes to other nodes' blocks, with the node.
+pub(super) fn remote_routes<'v>(view: &'v View<'_>) -> impl Iterator<Item = (&'v ExpectedRoute, &'v NodeName)> {
+    view.intent.routes.iter().filter_map(|r| match &r.class {
+        RouteClass::RemoteBlock { peer, .. } | RouteClass::RemoteTunnelAddress { peer } => Some((r, peer)),
+        _ => None,
+    })
+}
+
+pub(super) fn main_routes<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Route> {
+    view.state.routes.seen().into_iter().flatten().filter(|r| r.table == TABLE_MAIN)
+}
+
+/// Whether a route of the kernel is the expected one: type, device and gateway. Protocol and metrics are for the report only.
+pub(super) fn matches(view: &View<'_>, want: &ExpectedRoute, have: &Route) -> bool {
+    have.kind == RouteKind::Unicast && have.next_hops.len() == 1 && have.next_hops.iter().all(|h| hop_matches(view, want, h))
+}
+
+fn hop_matches(view: &View<'_>, want: &ExpectedRoute, have: &NextHop) -> bool {
+    let index = match &want.device {
+        Some(ExpectedDevice::Named(name)) => {
+            let mut ignored = Out::default();
+            match view.link(name, "remote-routes", &mut ignored) {
+                Looked::Found(link) => Some(link.index),
+                _ => None,
+            }
+        }
+        Some(ExpectedDevice::Parent) => view.parent_index(),
+        None => None,
+    };
+    have.oif.is_some() && have.oif == index && have.gateway == want.gateway
+}
+
+/// The journal's word on since when the expected route is not there.
+fn route_since(view: &View<'_>, want: &ExpectedRoute, code: CauseCode) -> Option<UnixNs> {
+    let is = |o: &ChangedObject| matches!(o, ChangedObject::Route(r) if r.table == TABLE_MAIN && r.dst == want.dst);
+    if code == CauseCode::RouteMissing {
+        view.removed_at(is)
+    } else {
+        view.added_at(is)
+    }
+}
+
+/// An expected route as `ip route` would print it.
+pub(super) fn want_text(want: &ExpectedRoute) -> String {
+    let mut text = if want.device.is_none() && want.gateway.is_none() {
+        format!("blackhole {}", want.dst)
+    } else {
+        want.dst.to_string()
+    };
+    if let Some(gateway) = want.gateway {
+        text.push_str(&format!(" via {gateway}"));
+    }
+    match &want.device {
+        Some(ExpectedDevice::Named(name)) => text.push_str(&format!(" dev {name}")),
+        Some(ExpectedDevice::Parent) => text.push_str(" dev (the underlay device)"),
+        None => {}
+    }
+    if want.onlink {
+        text.push_str(" onlink");
+    }
+    text
+}
+
+/// A route of the kernel as `ip route` would print it.
+pub(super) fn route_text(view: &View<'_>, route: &Route) -> String {
+    let mut text = match route.kind {
+        RouteKind::Unicast => route.dst.to_string(),
+        kind => format!("{} {}", format!("{kind:?}").to_lowercase(), route.dst),
+    };
+    for hop in &route.next_hops {
+        if let Some(gateway) = hop.gateway {
+            text.push_str(&format!(" via {gateway}"));
+        }
+        if let Some(oif) = hop.oif {
+            text.push_str(&format!(" dev {}", view.device_name(oif)));
+        }
+        if hop.onlink {
+            text.push_str(" onlink");
+        }
+    }
+    if route.table != TABLE_MAIN {
+        text.push_str(&format!(" table {}", route.table));
+    }
+    text.push_str(&format!(" proto {}", route.protocol));
+    text
+}
+
+/// What captured the packet, briefly (the subject) and in full.
+fn decision_text(view: &View<'_>, decision: &Decision) -> (String, String) {
+    match decision {
+        Decision::Forward { route, table, .. } => {
+            let subject = if *table == TABLE_MAIN {
+                route.dst.to_string()
+            } else {
+                format!("table {table}")
+            };
+            (subject, route_text(view, route))
+        }
+        Decision::Discard {
+            route: Some(route), table, ..
+        } => {
+            let subject = if *table == TABLE_MAIN {
+                route.dst.to_string()
+            } else {
+                format!("table {table}")
+            };
+            (subject, route_text(view, route))
+        }
+        Decision::Local { route } => (
+            route.dst.to_string(),
+            format!("{}, which is this host's own", route_text(view, route)),
+        ),
+        other => (format!("{other:?}").to_lowercase(), format!("{other:?}").to_lowercase()),
+    }
+}
+
+/// A finding's route, for pods.
+pub(super) fn pod_route(view: &View<'_>, ip: IpAddr, device: &str) -> Result<(), Option<String>> {
+    let index = view
+        .state
+        .links
+        .seen()
+        .and_then(|l| l.iter().find(|l| l.name == device))
+        .map(|l| l.index);
+    let mut other = None;
+    for route in main_routes(view).filter(|r| r.dst == host_net(ip)) {
+        if route.kind == RouteKind::Unicast && index.is_some() && route.next_hops.iter().any(|h| h.oif == index) {
+            return Ok(());
+        }
+        other = Some(route_text(view, route));
+    }
+    Err(other)
+}

@@ -1,0 +1,189 @@
+//! Causes of class not-forwarded: the kernel was told, and packets still do not pass.
+
+use crate::verdict::{Cause, CauseCode::*, Class, Repairs, Scope, Severity};
+
+/// Shorthand: what most of these share.
+const BASE: Cause = Cause {
+    code: UnexplainedLoss,
+    class: Class::NotForwarded,
+    severity: Severity::Error,
+    scope: Scope::Pair,
+    title: "",
+    meaning: "",
+    detected: "",
+    remedy: "",
+    verify: "`verifier validate --node NODE` passes.",
+    persist: None,
+    repairs: Repairs::NotCalicos,
+    hold_off_seconds: 0,
+    explains: &[],
+    explains_at_peers: &[],
+    incidents: &[],
+};
+
+/// What stands when nothing else does.
+pub const UNEXPLAINED: Cause = Cause {
+    code: UnexplainedLoss,
+    title: "Packets vanish at a known place for an unknown reason",
+    meaning: "The probes die between two taps, the state there is as intended, no filter counter moved and no foreign program is attached. The place is certain, the cause is not.",
+    detected: "The first divergence of the hops, with every other check of that place passed.",
+    remedy: "Run `verifier trace SRC DST` and the tcpdump or pwru line it prints for the failing hop.",
+    incidents: &["projectcalico/calico#13960", "projectcalico/calico#9688"],
+    ..BASE
+};
+
+/// The part of the table.
+pub const CAUSES: &[Cause] = &[
+    Cause {
+        code: IpForwardDisabled,
+        scope: Scope::Node,
+        title: "The node does not forward",
+        meaning: "net.ipv4.ip_forward (or forwarding of the interfaces concerned) is 0. Nothing passes between pods and tunnel; pods with a cold neighbour table do not even get an answer for their gateway. Felix writes it once, at its start.",
+        detected: "RTM_GETNETCONF: forwarding is off for all, for the tunnel or for the underlay device.",
+        remedy: "`sysctl -w net.ipv4.ip_forward=1`, and make it last in /etc/sysctl.d; find what resets it (hardening scripts, `systemd-sysctl`, a VPN's down hook).",
+        repairs: Repairs::Never,
+        explains: &[PodGatewayUnanswered, PodUnresponsive],
+        incidents: &["projectcalico/cni-plugin#283"],
+        ..BASE
+    },
+    Cause {
+        code: RpFilterDrop,
+        scope: Scope::Node,
+        title: "Strict reverse path filtering drops pod traffic",
+        meaning: "rp_filter is 1 (strict) for the device packets arrive on, and the way back to their source leads through another device, so the kernel takes them for spoofed. Strict mode alone drops nothing on a healthy node.",
+        detected: "The effective rp_filter (maximum of all and the device) is 1 and the reverse FIB lookup of a peer's source ends at another device. The drop reason IP_RPFILTER corroborates.",
+        remedy: "`sysctl -w net.ipv4.conf.all.rp_filter=2` (loose) and of the device, or remove the route or rule that makes the way back another one.",
+        repairs: Repairs::Never,
+        explains: &[],
+        incidents: &[],
+        ..BASE
+    },
+    Cause {
+        code: FilterDrop,
+        title: "A packet filter drops it",
+        meaning: "A rule or policy of nftables or iptables that is not the endpoint's own policy drops pod traffic or the tunnel's packets: Docker's FORWARD policy, a firewall service, a rule for UDP 4789, a netdev hook.",
+        detected: "Place and stage of the loss, and where a counter moved its table and chain; the drop's location (nft_do_chain, nf_hook_slow) corroborates.",
+        remedy: "Look at the named chain (`nft list chain …`, `iptables-legacy -L CHAIN -v -n`) and remove or reorder the rule; stop the service that writes it.",
+        repairs: Repairs::Never,
+        incidents: &[
+            "projectcalico/calico#875",
+            "projectcalico/calico#2230",
+            "projectcalico/calico#6342",
+            "projectcalico/calico#8243",
+            "projectcalico/calico#3665",
+        ],
+        ..BASE
+    },
+    Cause {
+        code: UnderlayDropsTunnel,
+        scope: Scope::Fabric,
+        title: "The network between the nodes drops the tunnel's packets",
+        meaning: "They leave one node and do not arrive at the other, while the nodes reach each other otherwise: a security group, firewall or ACL without UDP 4789 (VXLAN) or protocol 4 (IPIP).",
+        detected: "Seen leaving the underlay device of one node and not entering that of the other, in all sizes and from all ports, with no program or filter at either end; the agents reach each other over TCP.",
+        remedy: "Allow the tunnel's protocol between the two node addresses, in both directions, in the cloud's or switch's rules.",
+        incidents: &[
+            "projectcalico/calico#3665",
+            "projectcalico/calico#1996",
+            "projectcalico/calico#1357",
+        ],
+        ..BASE
+    },
+    Cause {
+        code: MtuBlackhole,
+        scope: Scope::Fabric,
+        title: "Packets over a certain size vanish",
+        meaning: "Small packets pass, the largest that the configured MTU allows do not, and nobody says so. Connections open and then hang. The network's MTU is smaller than pods' MTU plus the tunnel's overhead.",
+        detected: "With DF set, small probes pass and large ones die; the search for the largest size that passes ends below the intended MTU.",
+        remedy: "Lower the MTU: FelixConfiguration `vxlanMTU`/`ipipMTU` and the CNI's `mtu` to the largest inner size that passes, then recreate pods (they keep the MTU they were made with); or raise it in the network.",
+        incidents: &[
+            "projectcalico/calico#1709",
+            "projectcalico/calico#12432",
+            "projectcalico/calico#8674",
+            "kubernetes-sigs/cluster-api-provider-azure#1353",
+        ],
+        ..BASE
+    },
+    Cause {
+        code: PartialLoss,
+        scope: Scope::Fabric,
+        title: "Some flows between the nodes are lost, always the same ones",
+        meaning: "Packets from some source ports die every time and others never: one of several equal paths is bad (ECMP, a bond member, a line card), or a stale entry catches one flow. One ping in several fails, one connection in several hangs.",
+        detected: "Several pinned inner source ports, each with its outer port read at the underlay: some fail at least 2 of 3 times, the others pass.",
+        remedy: "Give the network's operators the outer source ports, addresses and direction: they identify the path. Check bond members (`ip -s link`) and ECMP next hops.",
+        incidents: &["google/cloudprober#612", "projectcalico/calico#6386"],
+        ..BASE
+    },
+    Cause {
+        code: ChecksumCorrupt,
+        scope: Scope::Node,
+        title: "Inner checksums arrive corrupted",
+        meaning: "ICMP passes, UDP and TCP do not: the inner transport checksum is wrong on arrival. The sending node's NIC or hypervisor computes offloaded checksums of tunnelled packets wrongly, or something on the way does.",
+        detected: "ICMP passes and UDP and TCP fail, and a tap sees a wrong inner checksum where the tap before saw a right one.",
+        remedy: "On the sending node `ethtool -K vxlan.calico tx-checksum-ip-generic off` (and on the underlay device `tx-udp_tnl-csum-segmentation off`); lasting: FelixConfiguration `featureDetectOverride: ChecksumOffloadBroken=true`, or a fixed driver.",
+        incidents: &[
+            "projectcalico/calico#4727",
+            "projectcalico/calico#4865",
+            "projectcalico/calico#3145",
+            "projectcalico/calico#9433",
+            "projectcalico/calico#7040",
+        ],
+        ..BASE
+    },
+    Cause {
+        code: ForeignHookDrop,
+        title: "Somebody's TC or XDP program drops it",
+        meaning: "A program that is neither Calico's nor ours is attached at the place where packets die: another CNI's leftovers, a security agent, an experiment.",
+        detected: "Last tap seen and first tap missed, and the programs attached between them (TCX query, filters, XDP). Several: all are named. The drop's location corroborates.",
+        remedy: "Find its owner (`bpftool prog show id ID`, `bpftool net`) and detach it (`bpftool net detach …`, `tc filter del …`, `ip link set DEV xdp off`).",
+        repairs: Repairs::Never,
+        incidents: &["projectcalico/calico#8867"],
+        ..BASE
+    },
+    Cause {
+        code: SourceRewritten,
+        scope: Scope::Node,
+        title: "Pod traffic arrives with another source",
+        meaning: "Every probe passes, and the far node sees another address than the pod's: a MASQUERADE or SNAT rule catches pod to pod traffic, or the destination is missing from Calico's pool set. Policies that select by source then drop or admit the wrong traffic.",
+        detected: "The inner source at the far taps differs from the one at the pod's own tap.",
+        remedy: "Find the rule (`nft list ruleset | grep -i masq`, `iptables-save -t nat`): exclude the pod pools as destination, or remove it.",
+        repairs: Repairs::Never,
+        explains: &[SpoofedSourceSeen],
+        explains_at_peers: &[SpoofedSourceSeen],
+        incidents: &["projectcalico/calico#3440", "projectcalico/calico#6235"],
+        ..BASE
+    },
+    Cause {
+        code: ConntrackFull,
+        scope: Scope::Node,
+        title: "The connection tracking table is full",
+        meaning: "New flows are dropped while established ones go on.",
+        detected: "Entries at the limit and the drop counter rising while probes with new tuples die.",
+        remedy: "`sysctl -w net.netfilter.nf_conntrack_max=…`; find the flows that fill it (`conntrack -S`, `conntrack -L`).",
+        repairs: Repairs::Never,
+        incidents: &["kubernetes/kubernetes#106274"],
+        ..BASE
+    },
+    Cause {
+        code: NodeCutOff,
+        scope: Scope::Node,
+        title: "The node is cut off altogether",
+        meaning: "At least two other nodes reach each other and neither reaches this one, by tunnel or by any other way.",
+        detected: "No agent gets an answer from its host and no probe from or to it passes, while the others pass among themselves (three nodes at least).",
+        remedy: "Look at the node's own network first: link, address, switch port, host firewall. Use its console.",
+        explains: &[UnderlayDropsTunnel, PairCutOff],
+        explains_at_peers: &[UnderlayDropsTunnel, PairCutOff],
+        incidents: &[],
+        ..BASE
+    },
+    Cause {
+        code: PairCutOff,
+        scope: Scope::Fabric,
+        title: "Two nodes do not reach each other at all",
+        meaning: "Neither the tunnel nor any other packet passes between the two; both may reach others.",
+        detected: "The agents get no answer from each other and all probes between them die, in both directions.",
+        remedy: "Check routing and filters between the two node addresses, and the neighbour entry each has of the other (`ip neigh`).",
+        incidents: &[],
+        ..BASE
+    },
+    UNEXPLAINED,
+];

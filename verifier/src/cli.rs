@@ -1,0 +1,563 @@
+//! The command line as it is written. No I/O here: `config.rs` resolves it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::{path::PathBuf, time::Duration};
+
+/// Port the agents serve on, unless told otherwise.
+pub const AGENT_PORT_DEFAULT: u16 = 9799;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (kernel object ", env!("VERIFIER_EBPF_HASH"), ")");
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0   all verified and forwarding
+  1   something is degraded, not forwarding, or a pod is stale
+  3   could not verify
+  64  wrong use: an argument, a manifest, a key file
+  70  internal fault
+1 wins over 3. The report goes to stdout and nothing else does; logs and progress go to stderr.";
+
+/// Does this node really forward pod traffic, and if not, where, why and what now?
+#[derive(Debug, Parser)]
+#[command(name = "verifier", version = VERSION, after_help = EXIT_STATUS, subcommand_required = true, arg_required_else_help = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What to log to stderr, as `tracing` filters it: `info`, `warn,verifier::probe=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "VERIFIER_LOG", help_heading = "Output")]
+    pub log: Option<String>,
+    /// How to write log lines
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Output")]
+    pub log_format: LogFormat,
+    /// When to use colour on a terminal; `NO_COLOR` in the environment means never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
+    pub color: Color,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Test every node against every other through the agents, and judge
+    Validate(Validate),
+    /// List the pods with what their networks are worth, and make stale ones anew on request
+    Pods(Pods),
+    /// Judge a snapshot again: same snapshot, same bytes
+    Replay(Replay),
+    /// Follow one probe from SRC to DST, hop by hop
+    Trace(Trace),
+    /// Compare intent with what one node's kernel was told; sends nothing
+    Inspect(Inspect),
+    /// Look at the machine under a node: kernel, modules, sysctls, CNI, runtime, network daemons; reads files only
+    Host(Host),
+    /// Say what lines of logs mean, which alarming ones mean nothing, and list unknown errors
+    Logs(Logs),
+    /// Say in what two nodes of a snapshot differ, or one from most, the likeliest to matter first
+    Compare(Compare),
+    /// Collect all that a verdict is made from, and more, into one archive for somebody else
+    Gather(Gather),
+    /// Run the agent of one node
+    Agent(Agent),
+    /// Say all that is known of a cause, or list the causes
+    Explain(Explain),
+    /// List what this machine lacks, what that disables, and how to get it
+    Preflight(Preflight),
+    /// Make the key file that agents and `validate` share
+    Keygen(Keygen),
+    /// Print the CustomResourceDefinition of NodeDataplane, the object that holds a node's verdict
+    Crd,
+    /// Print shell completions
+    Completions(Completions),
+}
+
+/// Where intent comes from: files where they are named, else the cluster's API.
+#[derive(Debug, Args)]
+pub struct IntentArgs {
+    /// Directory with what `kubectl get … -o json|yaml` printed: nodes, pods and Calico's objects. Without it the API server is asked
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "VERIFIER_INTENT", help_heading = "Intent")]
+    pub intent: Option<PathBuf>,
+    /// How to reach the API server.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
+}
+
+/// How to reach the API server.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KubernetesArgs {
+    /// Kubeconfig; by default $KUBECONFIG, ~/.kube/config, or the service account of the pod this runs in
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Intent")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, if not its current one
+    #[arg(long, value_name = "NAME", help_heading = "Intent")]
+    pub context: Option<String>,
+}
+
+/// How to reach the agents.
+#[derive(Debug, Args)]
+pub struct PeerArgs {
+    /// Key file shared with the agents (see `verifier keygen`)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "VERIFIER_KEY_FILE")]
+    pub key_file: PathBuf,
+    /// Network namespace from which to reach the agents, if not this one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub netns: Option<PathBuf>,
+    /// Port the agents serve on
+    #[arg(long, value_name = "PORT", default_value_t = AGENT_PORT_DEFAULT, env = "VERIFIER_AGENT_PORT")]
+    pub agent_port: u16,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl get nodes,pods -A -o json > manifests/core.json
+  verifier validate --intent manifests --key-file key
+  verifier validate --intent manifests --key-file key --node node-a --node node-b
+  verifier validate --intent manifests --key-file key --output json --snapshot-out bug.json")]
+pub struct Validate {
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// How to reach the agents.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+    /// Only this node, as source and as target (repeat for several)
+    #[arg(long = "node", value_name = "NAME")]
+    pub nodes: Vec<String>,
+    /// How long to wait for all agents
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Also write what was judged, for `verifier replay` or a bug report
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub snapshot_out: Option<PathBuf>,
+    /// Also write a JUnit report
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit_file: Option<PathBuf>,
+    /// Also write the JSON report
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json_file: Option<PathBuf>,
+}
+
+/// Arguments of `pods`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier pods --intent manifests --key-file key
+  verifier pods --stale --node node-b -o wide --intent manifests --key-file key")]
+pub struct Pods {
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// How to reach the agents.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+    /// Only pods that run without a network
+    #[arg(long)]
+    pub stale: bool,
+    /// Only pods of this node (repeat for several)
+    #[arg(long = "node", value_name = "NAME")]
+    pub nodes: Vec<String>,
+    /// How long to wait for all agents
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PodsOutput::Text)]
+    pub output: PodsOutput,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  verifier replay bug.json --output json")]
+pub struct Replay {
+    /// Snapshot written by `validate --snapshot-out`
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier trace default/web-1 default/db-0 --intent manifests --key-file key
+  verifier trace 192.168.1.4 192.168.9.1 --count 100 --transport icmp --intent manifests --key-file key")]
+pub struct Trace {
+    /// From: a pod (`NAMESPACE/NAME`) or its address
+    #[arg(value_name = "SRC")]
+    pub src: String,
+    /// To: a pod (`NAMESPACE/NAME`) or its address
+    #[arg(value_name = "DST")]
+    pub dst: String,
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// How to reach the agents.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+    /// How many probes to send; more than one prints minimum, median and p99 of each hop
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// Transport of the probe
+    #[arg(long, value_enum, default_value_t = TraceTransport::Udp)]
+    pub transport: TraceTransport,
+    /// Length of the inner IP packet in bytes; as small as it gets unless told
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(64..=65535))]
+    pub size: Option<u32>,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  verifier inspect --node node-a --intent manifests")]
+pub struct Inspect {
+    /// The node to look at
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: String,
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// The node's network namespace, if not this one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub netns: Option<PathBuf>,
+    /// Also read the host account below this directory: `/`, or where the host's file system is mounted
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, env = "VERIFIER_HOST_ROOT")]
+    pub host_root: Option<PathBuf>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Also write what was judged, for `verifier replay` or a bug report
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub snapshot_out: Option<PathBuf>,
+}
+
+/// Arguments of `host`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier host
+  verifier host --root /host --node node-a --intent manifests
+  verifier host --root /mnt/image --output json
+
+Exit status: 0 nothing is wrong, 1 something is, 3 something could not be read.")]
+pub struct Host {
+    /// Where the host's file system is
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, default_value = "/", env = "VERIFIER_HOST_ROOT")]
+    pub root: PathBuf,
+    /// Manifests of the cluster, as `validate` takes them: for its encapsulation and settings. Without them VXLAN and iptables are assumed
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "VERIFIER_INTENT", requires = "node")]
+    pub intent: Option<PathBuf>,
+    /// Name of this host's Node
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: Option<String>,
+    /// Version of Calico, if no manifests tell
+    #[arg(long, value_name = "X.Y.Z")]
+    pub calico_version: Option<String>,
+    /// Version of Kubernetes, for the table of versions
+    #[arg(long, value_name = "X.Y")]
+    pub kubernetes_version: Option<String>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl logs -n calico-system calico-node-x | verifier logs -
+  verifier logs /var/log/calico/cni/cni.log /var/log/syslog.1.gz
+  journalctl -u kubelet -u containerd --since -1h | verifier logs - --output json
+
+Exit status: 0 no line tells of a fault, 1 some do, 3 errors that nobody knows, or a log that could not be read whole.")]
+pub struct Logs {
+    /// Files; `-` is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required = true)]
+    pub files: Vec<PathBuf>,
+    /// Also list what means nothing, and why
+    #[arg(long)]
+    pub benign: bool,
+    /// Read only this much of the end of each file, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub last_mib: u64,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier validate --intent manifests --key-file key --snapshot-out now.json
+  verifier compare node-a node-b --snapshot now.json
+  verifier compare --majority --snapshot now.json
+
+Exit status: 0 no difference, 1 some, 3 something could not be compared.")]
+pub struct Compare {
+    /// Two nodes: a healthy one, and the one in question
+    #[arg(
+        value_name = "NODE",
+        num_args = 2,
+        required_unless_present = "majority",
+        conflicts_with = "majority"
+    )]
+    pub nodes: Vec<String>,
+    /// All nodes: who differs from most
+    #[arg(long)]
+    pub majority: bool,
+    /// Snapshot written by `validate --snapshot-out`, or an archive of `gather` (repeat for several)
+    #[arg(long = "snapshot", value_name = "FILE", value_hint = ValueHint::FilePath, required = true)]
+    pub snapshots: Vec<PathBuf>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `gather`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier gather --intent manifests --key-file key --out case.tar.gz
+  verifier gather --intent manifests --key-file key --node node-b --host-root / --log-file /var/log/calico/cni/cni.log
+  verifier replay case.tar.gz
+
+The archive has the snapshot (which `replay` judges again), the report, the host account, the logs that were named, and a
+manifest of what is in it and what could not be had. Secrets do not get in: the snapshot's types cannot hold them, and logs go
+through a filter.
+
+Exit status: 0 all of it was had, 3 something was not; the manifest says what.")]
+pub struct Gather {
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// How to reach the agents.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+    /// Only this node, as source and as target (repeat for several)
+    #[arg(long = "node", value_name = "NAME")]
+    pub nodes: Vec<String>,
+    /// The archive to write
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, default_value = "verifier-gather.tar.gz")]
+    pub out: PathBuf,
+    /// Also read the account of the host this runs on, below this directory
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, env = "VERIFIER_HOST_ROOT")]
+    pub host_root: Option<PathBuf>,
+    /// A log to take along, filtered (repeat for several)
+    #[arg(long = "log-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub logs: Vec<PathBuf>,
+    /// How much goes in at most, before it is compressed, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub max_mib: u64,
+    /// How long to wait for all agents
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  verifier agent --node node-a --intent /etc/verifier/manifests --key-file /etc/verifier/key --log info")]
+pub struct Agent {
+    /// The node it runs on, as its Node object is named
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: String,
+    /// Where intent comes from.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// Key file shared with the other agents (see `verifier keygen`)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "VERIFIER_KEY_FILE")]
+    pub key_file: PathBuf,
+    /// The node's network namespace, if not this one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub netns: Option<PathBuf>,
+    /// Port to serve on, at the node's address
+    #[arg(long, value_name = "PORT", default_value_t = AGENT_PORT_DEFAULT, env = "VERIFIER_AGENT_PORT")]
+    pub listen_port: u16,
+    /// Time between two rounds of continuous probes
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub probe_interval: Duration,
+    /// Also read the host account below this directory, where the host's file system is mounted read-only
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, env = "VERIFIER_HOST_ROOT")]
+    pub host_root: Option<PathBuf>,
+    /// How long a stopping agent waits for its tasks before it says which one hung
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  verifier explain\n  verifier explain vtep-mac-mismatch")]
+pub struct Explain {
+    /// The cause; without it all are listed
+    #[arg(value_name = "CODE")]
+    pub code: Option<String>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `preflight`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  verifier preflight --output json")]
+pub struct Preflight {
+    /// The node's network namespace, if not this one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub netns: Option<PathBuf>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
+/// Arguments of `keygen`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier keygen key                      make a key file
+  verifier keygen key --rotate add         accept a second key; distribute, then
+  verifier keygen key --rotate promote     sign with it; distribute, then
+  verifier keygen key --rotate retire      accept the old one no longer")]
+pub struct Keygen {
+    /// The key file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Change an existing key file instead, one step at a time
+    #[arg(long, value_enum, value_name = "STEP")]
+    pub rotate: Option<RotateStep>,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  verifier completions bash > /etc/bash_completion.d/verifier")]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Format of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One object, schema `dataplane-verifier/v1`.
+    Json,
+    /// JUnit XML.
+    Junit,
+}
+
+/// Format of a list of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PodsOutput {
+    /// A table.
+    Text,
+    /// A table with controller, evidence and remark.
+    Wide,
+    /// One object.
+    Json,
+    /// `NAMESPACE/NAME`, one a line.
+    Name,
+}
+
+/// Format of what is no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlainOutput {
+    /// For people.
+    Text,
+    /// One object.
+    Json,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Transport of a traced probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceTransport {
+    /// UDP, answered at the pod's door.
+    Udp,
+    /// ICMP echo, answered by the pod.
+    Icmp,
+    /// TCP SYN to a closed port, answered by the pod.
+    Tcp,
+}
+
+/// A step of a key's rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RotateStep {
+    /// Accept a second, new key.
+    Add,
+    /// Sign with the second key.
+    Promote,
+    /// Accept only the first key.
+    Retire,
+}
+
+/// A time like `500ms`, `60s`, `2m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a time like 500ms, 60s or 2m"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(format!("{text:?} is not a time like 500ms, 60s or 2m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert!(parse_duration("soon").is_err());
+        assert!(parse_duration("5h").is_err());
+    }
+
+    #[test]
+    fn every_subcommand_that_takes_arguments_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_else(String::new);
+            assert!(help.contains("Example"), "{} has none", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What a packet costs in each program, by `BPF_PROG_TEST_RUN`: the kernel runs a program on one packet many times and says how long a
+//! run took. Only differences to the empty classifier mean anything, and only within one call: the harness itself takes tens of
+//! nanoseconds, and the machine has neighbours.
+
+use std::time::Duration;
+
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+use verifier_core::names::NodeName;
+use verifier_ebpf::{
+    siphash::SipKey,
+    wire::{Header, Kind},
+};
+
+use super::{
+    Key, Observer, ObserverError, Settings,
+    loader::{EMPTY, LoadError, Options, classifier},
+    ring::Ring,
+    table::{Owned, Table},
+    taps::REFLECTOR,
+};
+use crate::clock;
+
+/// Blocks in intent while measuring.
+pub const BLOCKS: u32 = 5000;
+
+const PROBE_PORT: u16 = 20_011;
+const VXLAN_PORT: u16 = 4789;
+const VNI: u32 = 4096;
+const POD: [u8; 4] = [10, 244, 200, 5];
+const OTHER_POD: [u8; 4] = [10, 245, 100, 7];
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The programs could not be set up.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
+    /// The kernel would not run one.
+    #[error("the kernel does not run {program} for a measurement")]
+    Run {
+        /// Which one.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The programs would not load.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A program did not do what was to be measured.
+    #[error("{path}: the program did something else than was to be measured")]
+    Diverted {
+        /// The path.
+        path: &'static str,
+    },
+}
+
+/// The cost of one path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cost {
+    /// What was measured.
+    pub path: &'static str,
+    /// One run, harness included: the median of several rounds.
+    pub run_ns: f64,
+    /// Over the empty classifier of the same rounds: the median of the differences.
+    pub over_empty_ns: f64,
+    /// What the design aims at.
+    pub aim_ns: Option<f64>,
+}
+
+struct Path {
+    path: &'static str,
+    program: &'static str,
+    packet: Vec<u8>,
+    aim_ns: Option<f64>,
+    returns: u32,
+}
+
+/// Measures every path: `rounds` times in turn, `repeat` runs each.
+///
+/// # Errors
+/// The kernel refuses, or this program was built without its kernel programs.
+pub fn bench_taps(rounds: u32, repeat: u32) -> Result<Vec<Cost>, BenchError> {
+    let (mut observer, _) = Observer::load(Options {
+        drops: false,
+        measuring: true,
+        ..Options::default()
+    })?;
+    let mut ring = set_up(&mut observer)?;
+    let paths = paths();
+    let mut runs: Vec<Vec<f64>> = vec![Vec::new(); paths.len()];
+    let mut differences: Vec<Vec<f64>> = vec![Vec::new(); paths.len()];
+    // One round to warm up: the first is slower by whatever the machine did before.
+    for round in 0..=rounds {
+        let mut empty = 0.0;
+        for ((path, runs), differences) in paths.iter().zip(&mut runs).zip(&mut differences) {
+            let ns = run(&mut observer, &mut ring, path, repeat)?;
+            if path.program == EMPTY {
+                empty = ns;
+            }
+            if round > 0 {
+                runs.push(ns);
+                differences.push(ns - empty);
+            }
+        }
+    }
+    if observer.counters()?.reflected.is_empty() {
+        return Err(BenchError::Diverted { path: "reflected" });
+    }
+    Ok(paths
+        .iter()
+        .zip(runs.into_iter().zip(differences))
+        .map(|(path, (runs, differences))| Cost {
+            path: path.path,
+            run_ns: median(runs),
+            over_empty_ns: median(differences),
+            aim_ns: path.aim_ns,
+        })
+        .collect())
+}
+
+/// Runs in batches between which the ring is emptied, so that a probe's record is never measured as a loss.
+fn run(observer: &mut Observer, ring: &mut Ring, path: &Path, repeat: u32) -> Result<f64, BenchError> {
+    /// Fits twice into the ring.
+    const BATCH: u32 = 2000;
+    let mut total = Duration::ZERO;
+    let mut done = 0;
+    while done < repeat {
+        let now = BATCH.min(repeat - done);
+        let result = classifier(observer.ebpf(), path.program)?
+            .test_run(TestRunOptions {
+                data_in: Some(&path.packet),
+                repeat: now,
+                ..TestRunOptions::new()
+            })
+            .map_err(|source| BenchError::Run {
+                program: path.program,
+                source: Box::new(source),
+            })?;
+        if result.return_value != path.returns {
+            return Err(BenchError::Diverted { path: path.path });
+        }
+        // The kernel gives the mean of the batch in whole nanoseconds.
+        total += result.duration * now;
+        done += now;
+        ring.drain(BATCH as usize * 2);
+    }
+    Ok(total.as_secs_f64() * 1e9 / f64::from(repeat.max(1)))
+}
+
+fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
+    observer.configure(&Settings {
+        probe_port: PROBE_PORT,
+        tcp_ports: 20_100..=20_199,
+        max_age: Duration::from_secs(3600),
+        max_ahead: Duration::from_secs(3600),
+        reflect_per_second: u32::MAX,
+        sample_per_second: 1,
+    })?;
+    observer.set_keys(KEY, None)?;
+    observer.set_clock(clock::unix_offset_ns())?;
+    let mut table = Table {
+        pools: vec![prefix([10, 244, 0, 0], 15)],
+        vni: Some(VNI),
+        vxlan_port: Some(VXLAN_PORT),
+        ..Table::default()
+    };
+    for block in 0..BLOCKS {
+        let network = Ipv4Addr::from_bits(u32::from_be_bytes([10, 244, 0, 0]) + block * 64);
+        let node = block / 4;
+        table.owners.insert(
+            prefix(network.octets(), 26),
+            Owned {
+                peer: Some(NodeName::from(format!("node-{node}"))),
+                vtep: vtep_of(network),
+                encapsulated: true,
+            },
+        );
+    }
+    observer.set_table(&table)?;
+    observer.settle()?;
+    observer.take_ring()
+}
+
+const KEY: Key = Key { id: 1, secret: [5; 16] };
+
+fn prefix(address: [u8; 4], length: u8) -> Ipv4Net {
+    // Lengths here are constants below 33; a longer one would be the single address.
+    Ipv4Net::new(address.into(), length).unwrap_or_else(|_| Ipv4Net::from(Ipv4Addr::from(address)))
+}
+
+fn vtep_of(address: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from_be_bytes([172, 16, 0, 0]) + (address.to_bits() & 0x1_ffff) / 256)
+}
+
+/// `TC_ACT_UNSPEC` and `TC_ACT_REDIRECT` of `include/uapi/linux/pkt_cls.h`.
+const CONTINUE: u32 = u32::MAX;
+const REDIRECT: u32 = 7;
+
+fn paths() -> Vec<Path> {
+    let foreign = ethernet(&ipv4([192, 168, 1, 1], [192, 168, 1, 2], 6, &tcp()));
+    let pods = ipv4(OTHER_POD, POD, 6, &tcp());
+    // Both ports are the probe's, so that the packet stays a request however often the reflector turns it round.
+    let probe = ipv4(OTHER_POD, POD, 17, &udp(PROBE_PORT, PROBE_PORT, OTHER_POD, POD, &request()));
+    let path = |path, program, packet: &[u8], aim_ns, returns| Path {
+        path,
+        program,
+        packet: packet.to_vec(),
+        aim_ns,
+        returns,
+    };
+    vec![
+        path("empty", EMPTY, &foreign, None, CONTINUE),
+        path("not ours, workload", "dpv_wl_egress", &ethernet(&pods), Some(5.0), CONTINUE),
+        path("not ours, reflector", REFLECTOR, &ethernet(&pods), Some(5.0), CONTINUE),
+        path("not ours, underlay", "dpv_ul_egress", &foreign, Some(5.0), CONTINUE),
+        path("tunnel conformance", "dpv_ul_egress", &tunnelled(&pods), Some(40.0), CONTINUE),
+        path("probe, workload", "dpv_wl_egress", &ethernet(&probe), None, CONTINUE),
+        path("probe, underlay", "dpv_ul_egress", &tunnelled(&probe), None, CONTINUE),
+        path("reflected", REFLECTOR, &ethernet(&probe), Some(150.0), REDIRECT),
+    ]
+}
+
+fn request() -> Vec<u8> {
+    let header = Header {
+        kind: Kind::Request,
+        key_id: KEY.id,
+        probe_id: 1,
+        sequence: 2,
+        incarnation: 3,
+        sent_realtime_ns: clock::unix_now().0,
+    };
+    header.encode(SipKey::from_bytes(KEY.secret)).to_vec()
+}
+
+fn ethernet(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xee; 6];
+    frame.extend([0xea; 6]);
+    frame.extend([0x08, 0x00]);
+    frame.extend(payload);
+    frame
+}
+
+fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (20 + payload.len()) as u16;
+    let mut packet = vec![0x45, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 1, 0x40, 0, 63, protocol, 0, 0]);
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend(payload);
+    packet
+}
+
+fn udp(source: u16, destination: u16, from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    use verifier_ebpf::checksum::{fold, pseudo_sum, sum};
+    let length = (8 + payload.len()) as u16;
+    let mut datagram = [source.to_be_bytes(), destination.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
+    datagram.extend(payload);
+    let checksum = !fold(sum(&datagram, pseudo_sum(from, to, 17, length)));
+    datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+    datagram
+}
+
+fn tcp() -> Vec<u8> {
+    let mut segment = vec![0x9c, 0x40, 0x01, 0xbb];
+    segment.extend([0; 8]);
+    segment.extend([0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    segment.resize(1000, 0x55);
+    segment
+}
+
+/// From the node of one pod to that of the other, as intent wants it.
+fn tunnelled(packet: &[u8]) -> Vec<u8> {
+    let (from, to) = (vtep_of(OTHER_POD.into()).octets(), vtep_of(POD.into()).octets());
+    let mut inner = vec![8, 0, 0, 0];
+    inner.extend((VNI << 8).to_be_bytes());
+    inner.extend(ethernet(packet));
+    let length = (8 + inner.len()) as u16;
+    let mut outer = [50_000u16.to_be_bytes(), VXLAN_PORT.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
+    outer.extend(inner);
+    ethernet(&ipv4(from, to, 17, &outer))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_what_it_is_called() {
+        if super::super::object::embedded().is_err() || !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root and the kernel programs");
+            return;
+        }
+        // `Diverted` would be an error; times are never asserted.
+        let costs = bench_taps(5, 20_000).unwrap();
+        assert_eq!(costs.len(), 8);
+        for cost in costs {
+            eprintln!("{:20} {:8.1} ns, {:8.1} over empty", cost.path, cost.run_ns, cost.over_empty_ns);
+        }
+    }
+}

@@ -65,6 +65,7 @@ pub enum Command {
     /// Make the key file that agents and `validate` share
     Keygen(Keygen),
     /// Print the CustomResourceDefinition of NodeDataplane, the object that holds a node's verdict
+    #[command(after_help = "Example:\n  verifier crd | kubectl apply --server-side -f -")]
     Crd,
     /// Print shell completions
     Completions(Completions),

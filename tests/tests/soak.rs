@@ -24,10 +24,12 @@ use verifier_tests::{
 
 /// Rounds of a run that nobody asked to be long.
 const FEW: usize = 15;
-/// Time between two changes of the fabric: shorter than a round of `validate`, so that changes fall into the middle of rounds.
-const PACE: Duration = Duration::from_millis(350);
+/// Time between two changes of the fabric, so that they fall into the middle of rounds. Not shorter than it takes the agents to notice
+/// that manifests in files have changed (two looks, half a second apart): a cluster's API tells within milliseconds, and a kubelet leaves
+/// a pod longer than that between the first word of its deletion and the end of its network.
+const PACE: Duration = Duration::from_millis(1300);
 /// After so many changes one agent is restarted, in turn.
-const ROLL_EVERY: usize = 8;
+const ROLL_EVERY: usize = 3;
 /// Longest that all rounds may take together.
 const AT_MOST: Duration = Duration::from_secs(1500);
 

@@ -72,6 +72,9 @@ pub struct State {
     pub nodes: Vec<Node>,
     /// its pods, which may come and go
     pub pods: Vec<Pod>,
+    /// how many came since it was raised
+    #[serde(default)]
+    pub pods_made: usize,
     /// where the API differs
     pub overrides: Overrides,
     /// where the manifests are written
@@ -105,6 +108,7 @@ impl Fabric {
                 spec: spec.clone(),
                 nodes: nodes.clone(),
                 pods: pods.clone(),
+                pods_made: 0,
                 overrides: Overrides::default(),
                 manifests: manifests.map(Path::to_owned),
                 undo: None,
@@ -307,13 +311,24 @@ impl Fabric {
             .ok_or_else(|| anyhow!("{} is full", node.name))?;
         let mut pod = Pod::plan(&self.spec, node, number);
         pod.phase = Phase::Pending;
-        self.lock().pods.push(pod.clone());
+        {
+            let mut state = self.lock();
+            // Another object each time, also under the same name.
+            state.pods_made += 1;
+            pod.incarnation = state.pods_made;
+            state.pods.push(pod.clone());
+        }
         self.save()?;
         let netns = self.node_netns(node)?;
         self.build_pod(&pod)?;
         netns.run(|| chains::add_endpoint(&pod))?;
         self.set_phase(&pod, Phase::Running)?;
         self.pod(&pod.name)
+    }
+
+    /// The API says that a pod is being deleted. Its network stays, as while the kubelet lets its containers end.
+    pub fn terminate_pod(&self, pod: &Pod) -> Result<()> {
+        self.set_phase(pod, Phase::Terminating)
     }
 
     /// Removes one pod, in the order in which a cluster does: the API says that it is being deleted,

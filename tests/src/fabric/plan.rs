@@ -211,6 +211,9 @@ pub struct Pod {
     pub container_id: String,
     /// where it is in its life
     pub phase: Phase,
+    /// how many pods the fabric had made when this one was made: another one under the same name is another object
+    #[serde(default)]
+    pub incarnation: usize,
 }
 
 impl Pod {
@@ -225,6 +228,7 @@ impl Pod {
             host_device: host_device(POD_NAMESPACE, &name),
             container_id: hex(&Sha1::digest(format!("sandbox of {name}"))),
             phase: Phase::Running,
+            incarnation: 0,
             namespace: POD_NAMESPACE.to_owned(),
             node: node.index,
             number,

@@ -77,7 +77,7 @@ fn workload(state: &State, pod: &Pod, bare: bool) -> Value {
             "name": pod.name,
             "namespace": pod.namespace,
             "resourceVersion": "2000",
-            "uid": uid("pod", &pod.key()),
+            "uid": uid("pod", &format!("{} {}", pod.key(), pod.incarnation)),
         },
         "spec": {
             "containers": [ { "image": image, "name": "web" } ],

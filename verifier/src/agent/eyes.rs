@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use verifier_core::{
     evidence::{Evidence, Gap},
-    names::NodeName,
+    names::{NodeName, UnixNs},
     observed::{ConformanceCount, ConformanceKind, Direction, Loss, Observations, TapKind},
     verdict::RemoteEvidence,
 };
@@ -50,6 +50,8 @@ pub type Sample = (IpAddr, IpAddr, IpAddr, IpAddr);
 struct Seen {
     stage: Stage,
     taps: BTreeMap<String, TapKind>,
+    /// Since when each of them is in force.
+    taps_since: BTreeMap<String, UnixNs>,
     /// Interfaces that should have a tap and have none.
     untapped: Vec<Gap>,
     /// Why drops are incomplete.
@@ -78,6 +80,7 @@ impl Default for Eyes {
             seen: Mutex::new(Seen {
                 stage: Stage::Starting,
                 taps: BTreeMap::new(),
+                taps_since: BTreeMap::new(),
                 untapped: Vec::new(),
                 drop_gaps: Vec::new(),
                 conformance_gaps: Vec::new(),
@@ -106,12 +109,20 @@ impl Eyes {
         let mut seen = self.lock();
         seen.stage = Stage::Unavailable(why);
         seen.taps.clear();
+        seen.taps_since.clear();
         seen.readings.clear();
     }
 
-    /// The taps are as intent and links want them, except for `untapped`.
-    pub fn tapped(&self, taps: BTreeMap<String, TapKind>, untapped: Vec<Gap>) {
+    /// The taps are as intent and links want them, except for `untapped`, and `anew` of them were attached just now, the last of them at
+    /// `now`.
+    pub fn tapped(&self, taps: BTreeMap<String, TapKind>, untapped: Vec<Gap>, anew: &BTreeSet<String>, now: UnixNs) {
         let mut seen = self.lock();
+        seen.taps_since.retain(|device, _| taps.contains_key(device));
+        for device in taps.keys() {
+            if anew.contains(device) || !seen.taps_since.contains_key(device) {
+                seen.taps_since.insert(device.clone(), now);
+            }
+        }
         seen.stage = Stage::Up;
         seen.taps = taps;
         seen.untapped = untapped;
@@ -198,6 +209,7 @@ impl Eyes {
             drops: Evidence::partial(records.drops, seen.all_drop_gaps(&lost)),
             conformance: Evidence::partial(counts.conformance, seen.conformance_gaps.clone()),
             taps: seen.taps.clone(),
+            taps_since: seen.taps_since.clone(),
             refusals: counts.refusals,
             loss: Loss {
                 ring_full: lost.hops + lost.drops,
@@ -211,12 +223,13 @@ impl Eyes {
     /// What was seen of another node's probes, for that node.
     pub fn remote_evidence(&self, window: &Window, probes: &BTreeSet<u32>, since_ns: u64, task: Option<Gap>) -> RemoteEvidence {
         let seen = self.lock();
-        let agent_started_at = verifier_core::names::UnixNs(0);
+        let agent_started_at = UnixNs(0);
         if let Some(gap) = unavailable(&seen.stage, task) {
             return RemoteEvidence {
                 hops: Evidence::Unavailable { gap: gap.clone() },
                 drops: Evidence::Unavailable { gap },
                 taps: BTreeMap::new(),
+                taps_since: BTreeMap::new(),
                 agent_started_at,
             };
         }
@@ -226,6 +239,7 @@ impl Eyes {
             hops: Evidence::partial(records.hops, seen.hop_gaps(&lost)),
             drops: Evidence::partial(records.drops, seen.all_drop_gaps(&lost)),
             taps: seen.taps.clone(),
+            taps_since: seen.taps_since.clone(),
             agent_started_at,
         }
     }
@@ -374,7 +388,7 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_window_asked_for() {
         let eyes = Eyes::default();
-        eyes.tapped(BTreeMap::new(), Vec::new());
+        eyes.tapped(BTreeMap::new(), Vec::new(), &BTreeSet::new(), UnixNs(0));
         for (at, packets) in [(10, 0), (20, 5), (30, 5)] {
             eyes.reading(at * SECOND, deviating(packets));
         }
@@ -386,7 +400,7 @@ mod tests {
     #[test]
     fn a_loss_makes_hops_partial_in_its_own_window_only() {
         let eyes = Eyes::default();
-        eyes.tapped(BTreeMap::new(), Vec::new());
+        eyes.tapped(BTreeMap::new(), Vec::new(), &BTreeSet::new(), UnixNs(0));
         eyes.reading(10 * SECOND, Counters::default());
         let lossy = Counters {
             lost_hops: 3,
@@ -411,7 +425,7 @@ mod tests {
                 .seen()
                 .is_none()
         );
-        eyes.tapped(BTreeMap::new(), Vec::new());
+        eyes.tapped(BTreeMap::new(), Vec::new(), &BTreeSet::new(), UnixNs(0));
         eyes.lost(Gap::new("observed", "no CAP_BPF"));
         let evidence = eyes.remote_evidence(&Window::default(), &BTreeSet::new(), 0, None);
         assert_eq!(evidence.hops.gaps()[0].why, "no CAP_BPF");

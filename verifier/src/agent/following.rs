@@ -6,6 +6,7 @@ use super::{
     shared::{Keys, Shared},
 };
 use crate::{
+    clock,
     config::IntentSource,
     intent::FileSource,
     observed::foreign::foreign_hooks,
@@ -22,7 +23,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 use verifier_core::{
     evidence::Evidence,
-    intent::{Cluster, NodeIntent, objects::Objects},
+    intent::{Acquaintance, Cluster, NodeIntent, objects::Objects},
     programmed::{ForeignHook, NodeState},
 };
 
@@ -43,6 +44,7 @@ pub async fn intent(shared: &Shared, source: IntentSource, mut shutdown: Shutdow
         IntentSource::Kubernetes(source) => source.watch().boxed(),
     };
     let mut cluster: Option<Cluster> = None;
+    let mut acquaintance = Acquaintance::default();
     loop {
         let next = tokio::select! {
             next = objects.next() => next,
@@ -51,7 +53,7 @@ pub async fn intent(shared: &Shared, source: IntentSource, mut shutdown: Shutdow
         let Some(next) = next else {
             anyhow::bail!("the source of objects ended");
         };
-        let evidence = tokio::task::block_in_place(|| compute(shared, &mut cluster, next));
+        let evidence = tokio::task::block_in_place(|| compute(shared, &mut cluster, &mut acquaintance, next));
         if let Some(intent) = evidence.seen() {
             shared.account.set_pods(wanted_pods(intent));
         }
@@ -78,7 +80,12 @@ fn same_intent(old: &NodeIntent, new: &NodeIntent) -> bool {
     normal(old) == normal(new)
 }
 
-fn compute(shared: &Shared, cluster: &mut Option<Cluster>, objects: Evidence<Objects>) -> Evidence<Arc<NodeIntent>> {
+fn compute(
+    shared: &Shared,
+    cluster: &mut Option<Cluster>,
+    acquaintance: &mut Acquaintance,
+    objects: Evidence<Objects>,
+) -> Evidence<Arc<NodeIntent>> {
     let missing = objects.gaps().to_vec();
     let objects = match objects {
         Evidence::Complete { value } | Evidence::Partial { value, .. } => value,
@@ -90,7 +97,10 @@ fn compute(shared: &Shared, cluster: &mut Option<Cluster>, objects: Evidence<Obj
     }
     let intent = cluster.as_ref().map(|cluster| cluster.node_intent(&shared.settings.node));
     match intent {
-        Some(Ok(intent)) => Evidence::partial(Arc::new(intent), missing),
+        Some(Ok(mut intent)) => {
+            acquaintance.stamp(&mut intent, clock::unix_now());
+            Evidence::partial(Arc::new(intent), missing)
+        }
         Some(Err(error)) => Evidence::unavailable("intent/node", error.to_string()),
         None => Evidence::unavailable("intent/node", "no manifests"),
     }

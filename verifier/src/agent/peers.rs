@@ -173,6 +173,7 @@ fn merge(first: RemoteEvidence, second: RemoteEvidence) -> RemoteEvidence {
         hops: both(first.hops, second.hops),
         drops: both(first.drops, second.drops),
         taps: second.taps,
+        taps_since: second.taps_since,
         // A restart between the two answers counts from the later one.
         agent_started_at: first.agent_started_at.max(second.agent_started_at),
     }

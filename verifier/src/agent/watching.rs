@@ -205,7 +205,8 @@ impl<'a> Watching<'a> {
         let untapped = failed
             .map(|error| Gap::new("observed/taps", super::peers::one_line(error)))
             .collect();
-        self.shared.eyes.tapped(self.observer.taps(), untapped);
+        let anew = report.attached.iter().map(|interface| interface.name.clone()).collect();
+        self.shared.eyes.tapped(self.observer.taps(), untapped, &anew, clock::unix_now());
         let table = Table::of(&intent);
         if self.table.as_ref() != Some(&table) {
             self.observer.set_table(&table)?;

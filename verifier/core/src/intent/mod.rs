@@ -6,6 +6,7 @@
 //! A source fills [`objects::Objects`]; [`Cluster::compile`] indexes them; [`Cluster::node_intent`] computes one node's slice by the
 //! algorithm of calico.md 3.8, independently of Felix. Changes go through [`Cluster::apply`] and [`Cluster::refresh`].
 
+pub mod acquaintance;
 pub mod cluster;
 pub mod conformance;
 pub mod derive;
@@ -15,6 +16,7 @@ mod parameters;
 #[doc(hidden)]
 pub mod synthetic;
 
+pub use acquaintance::Acquaintance;
 pub use cluster::{Cluster, Effects, UnknownNode};
 pub use conformance::ConformanceTable;
 pub use node::*;

@@ -297,6 +297,12 @@ pub struct ExpectedWorkload {
     pub sandbox_pending: bool,
     /// When it was created, if known.
     pub created: Option<UnixNs>,
+    /// Fingerprint of its UID; 0 where the object has none.
+    #[serde(default)]
+    pub uid: u64,
+    /// Since when the agent knows it as it is, if that is later than the agent's own start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<UnixNs>,
     /// Controller as `Kind/name`; none for a bare pod.
     pub controller: Option<String>,
     /// Whether its controller will make a new one when it is deleted.
@@ -312,6 +318,12 @@ pub struct RemotePod {
     pub ip: IpAddr,
     /// Phase.
     pub phase: PodPhase,
+    /// Fingerprint of its UID; 0 where the object has none.
+    #[serde(default)]
+    pub uid: u64,
+    /// Since when the agent knows it as it is, if that is later than the agent's own start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<UnixNs>,
 }
 
 /// What this node knows of another.

@@ -3,7 +3,7 @@
 
 use crate::{
     evidence::Evidence,
-    names::{Mac, NodeName, PodRef},
+    names::{Mac, NodeName, PodRef, UnixNs},
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use core::net::IpAddr;
@@ -263,6 +263,9 @@ pub struct Observations {
     pub conformance: Evidence<Vec<ConformanceCount>>,
     /// Taps in force: device name and kind. A tap that is not here cannot have seen anything.
     pub taps: BTreeMap<String, TapKind>,
+    /// Since when each of them is; one that is not here always was.
+    #[serde(default)]
+    pub taps_since: BTreeMap<String, UnixNs>,
     /// Probes the reflector would not answer, by peer and reason: `stale`, `unknown-key`, `bad-tag`, `version`, `replayed`, `rate-limited`, `bad-checksum`.
     pub refusals: BTreeMap<String, u64>,
     /// Losses in the window.

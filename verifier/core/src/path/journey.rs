@@ -64,15 +64,19 @@ impl<'a> Journey<'a> {
         self.seen.iter().rposition(Option::is_some)
     }
 
+    /// The first waypoint that was missed; none if all were seen.
+    pub fn missed(&self) -> Option<&Waypoint> {
+        self.waypoints.get(self.last().map_or(0, |i| i + 1))
+    }
+
     /// Where the packet of a probe that was not answered got lost, and what keeps that from being certain.
     pub fn divergence(&self, witness: &Witness) -> (Place, Vec<Gap>) {
         let last = self.last();
-        let next = last.map_or(0, |i| i + 1);
         let hop = match last.and_then(|i| self.waypoints.get(i)) {
             Some(w) => Some(w.to_string()),
             None => Some(sender(&self.from)),
         };
-        let Some(missed) = self.waypoints.get(next) else {
+        let Some(missed) = self.missed() else {
             // The reply came back to the sender's door and the sender did not take it.
             let place = Place {
                 node: self.from.node.clone(),

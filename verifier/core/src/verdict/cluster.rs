@@ -127,7 +127,7 @@ fn pods(present: &Reports<'_>, settled: &Settled) -> Vec<PodReport> {
 /// Whether the pod itself was proven to answer: by its own node's host, or by a peer.
 fn works(present: &Reports<'_>, pod: &PodReport) -> bool {
     let Some(ip) = pod.ip else { return false };
-    pod.why.as_deref() != Some("it is being deleted") && present.values().any(|r| r.answering.contains(&ip))
+    !pod.terminating && present.values().any(|r| r.answering.contains(&ip))
 }
 
 fn elsewhere(settled: &Settled, pod: &PodReport) -> String {

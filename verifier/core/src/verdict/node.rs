@@ -251,6 +251,7 @@ fn pods(intent: &NodeIntent, snapshot: &NodeSnapshot, findings: &[Finding], prob
                 controller: w.controller.clone(),
                 safe_to_delete: w.safe_to_delete,
                 why,
+                terminating: w.terminating,
             }
         })
         .collect()

@@ -23,6 +23,9 @@ pub struct RemoteEvidence {
     pub drops: Evidence<Vec<Drop>>,
     /// Taps it had in force: device name and kind.
     pub taps: BTreeMap<String, TapKind>,
+    /// Since when each of them is; one that is not here always was. A tap cannot have seen or answered what came before it.
+    #[serde(default)]
+    pub taps_since: BTreeMap<String, UnixNs>,
     /// When its agent started. An agent that started within the window cannot have reflected what was sent before.
     pub agent_started_at: UnixNs,
 }

@@ -6,7 +6,7 @@ use crate::{
     intent::{NodeIntent, PodPhase},
     names::{NodeName, UnixNs},
     observed::{Checksum, Drop, Hop, Leg, TapKind},
-    path::{Journey, Taps, Witness, itinerary},
+    path::{Journey, Taps, Waypoint, Witness, itinerary},
     probe::{Endpoint, Outcome, PairKind, ProbeResult, Size, Transport},
 };
 use alloc::{
@@ -34,6 +34,7 @@ pub(super) struct Index<'a> {
     witness: Witness,
     taps: Taps,
     started: BTreeMap<NodeName, UnixNs>,
+    tapped: BTreeMap<(NodeName, String), UnixNs>,
 }
 
 impl<'a> Index<'a> {
@@ -44,12 +45,14 @@ impl<'a> Index<'a> {
             witness: Witness::new(),
             taps: Taps::new(),
             started: BTreeMap::new(),
+            tapped: BTreeMap::new(),
         };
         match snapshot.observed.seen() {
             Some(o) => {
                 let gaps = o.hops.gaps().iter().chain(snapshot.observed.gaps()).cloned().collect();
                 index.witness.insert(snapshot.node.clone(), gaps);
                 index.taps.insert(snapshot.node.clone(), o.taps.clone());
+                index.add_taps(&snapshot.node, &o.taps_since);
                 index.add(o.hops.seen(), o.drops.seen());
             }
             None => {
@@ -61,12 +64,24 @@ impl<'a> Index<'a> {
             if let Some(remote) = evidence.seen() {
                 gaps.extend(remote.hops.gaps().iter().cloned());
                 index.taps.insert(node.clone(), remote.taps.clone());
+                index.add_taps(node, &remote.taps_since);
                 index.started.insert(node.clone(), remote.agent_started_at);
                 index.add(remote.hops.seen(), remote.drops.seen());
             }
             index.witness.insert(node.clone(), gaps);
         }
         index
+    }
+
+    fn add_taps(&mut self, node: &NodeName, since: &BTreeMap<String, UnixNs>) {
+        let entries = since.iter().map(|(device, since)| ((node.clone(), device.clone()), *since));
+        self.tapped.extend(entries);
+    }
+
+    /// Whether this tap came into force only after the probe was sent: then that it saw nothing means nothing.
+    fn tapped_late(&self, waypoint: &Waypoint, result: &ProbeResult) -> bool {
+        let key = (waypoint.node.clone(), waypoint.device.clone());
+        self.tapped.get(&key).is_some_and(|since| *since >= result.sent_at)
     }
 
     fn add(&mut self, hops: Option<&'a Vec<Hop>>, drops: Option<&'a Vec<Drop>>) {
@@ -100,7 +115,7 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
     let index = Index::new(snapshot);
     let mut groups: BTreeMap<Ends<'_>, Vec<Sample<'_>>> = BTreeMap::new();
     for result in results {
-        let standing = standing(snapshot, intent, result);
+        let standing = standing(&index, snapshot, intent, result);
         if standing == Standing::Passed && result.probe.transport != Transport::Udp {
             out.answering.insert(result.probe.to.ip);
             out.answering.insert(result.probe.from.ip);
@@ -146,23 +161,32 @@ enum Standing {
     Silent,
 }
 
-fn standing(snapshot: &NodeSnapshot, intent: &NodeIntent, result: &ProbeResult) -> Standing {
+fn standing(index: &Index<'_>, snapshot: &NodeSnapshot, intent: &NodeIntent, result: &ProbeResult) -> Standing {
     if result.outcome.passed() {
         return Standing::Passed;
     }
-    if result.outcome.inconclusive() || !still_there(intent, &result.probe.from) || !still_there(intent, &result.probe.to) {
+    let there = |end| still_there(intent, end, result.sent_at);
+    if result.outcome.inconclusive() || !there(&result.probe.from) || !there(&result.probe.to) {
         return Standing::Silent;
     }
     // Only a living reflector answers UDP. A peer whose agent is down, restarted in the window or has no tap there says nothing by silence.
-    if result.probe.transport == Transport::Udp && result.probe.to.node != snapshot.node && !reflecting(snapshot, result) {
+    if result.probe.transport == Transport::Udp && !reflecting(index, snapshot, intent, result) {
         return Standing::Silent;
     }
     Standing::Failed
 }
 
 /// Whether the other end can be taken to run a reflector since before the probe was sent.
-fn reflecting(snapshot: &NodeSnapshot, result: &ProbeResult) -> bool {
+fn reflecting(index: &Index<'_>, snapshot: &NodeSnapshot, intent: &NodeIntent, result: &ProbeResult) -> bool {
     let node = &result.probe.to.node;
+    let waypoints = itinerary(intent, &result.probe, &index.taps);
+    let door = waypoints.iter().rfind(|w| w.leg == Leg::Request && w.tap == TapKind::Workload);
+    if door.is_some_and(|door| index.tapped_late(door, result)) {
+        return false;
+    }
+    if *node == snapshot.node {
+        return true;
+    }
     match snapshot.contacts.get(node) {
         Some(PeerContact::NoAgent | PeerContact::Refused { .. }) => return false,
         Some(PeerContact::Answered { .. } | PeerContact::Silent { .. } | PeerContact::NotAsked) | None => {}
@@ -175,18 +199,19 @@ fn reflecting(snapshot: &NodeSnapshot, result: &ProbeResult) -> bool {
 }
 
 /// Whether an end is, by the intent of now, still what it was when the probe was sent. Pods come and go.
-fn still_there(intent: &NodeIntent, end: &Endpoint) -> bool {
+fn still_there(intent: &NodeIntent, end: &Endpoint, sent_at: UnixNs) -> bool {
     let Some(pod) = &end.pod else { return true };
+    // One that became known after the probe was sent is another one, under the same name and even the same address.
+    let was = |known_since: Option<UnixNs>| known_since.is_none_or(|since| since <= sent_at);
     if end.node == intent.node {
-        intent
-            .workloads
-            .get(pod)
-            .is_some_and(|w| w.phase == PodPhase::Running && !w.terminating && w.addresses.contains(&end.ip))
+        intent.workloads.get(pod).is_some_and(|w| {
+            w.phase == PodPhase::Running && !w.terminating && !w.sandbox_pending && w.addresses.contains(&end.ip) && was(w.known_since)
+        })
     } else {
         intent.peers.get(&end.node).is_some_and(|p| {
             p.pods
                 .iter()
-                .any(|r| r.pod == *pod && r.ip == end.ip && r.phase == PodPhase::Running)
+                .any(|r| r.pod == *pod && r.ip == end.ip && r.phase == PodPhase::Running && was(r.known_since))
         })
     }
 }
@@ -353,7 +378,14 @@ fn place(index: &Index<'_>, intent: &NodeIntent, lost: &[&ProbeResult]) -> (Opti
                 )
             }
             _ => {
-                let (place, mut gaps) = index.journey(intent, result).divergence(&index.witness);
+                let journey = index.journey(intent, result);
+                let (place, mut gaps) = journey.divergence(&index.witness);
+                if let Some(missed) = journey.missed().filter(|missed| index.tapped_late(missed, result)) {
+                    gaps.push(Gap::new(
+                        format!("observed/hops of {}", missed.node),
+                        format!("its tap on {} was attached after the probe was sent", missed.device),
+                    ));
+                }
                 for node in [Some(&place.node), place.towards.as_ref()].into_iter().flatten() {
                     if index.started.get(node).is_some_and(|started| *started >= result.sent_at) {
                         gaps.push(Gap::new(

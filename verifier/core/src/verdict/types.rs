@@ -262,6 +262,9 @@ pub struct PodReport {
     pub safe_to_delete: bool,
     /// Why it is unknown.
     pub why: Option<String>,
+    /// Whether its deletion has begun.
+    #[serde(default)]
+    pub terminating: bool,
 }
 
 /// Verdict of a node or cluster.

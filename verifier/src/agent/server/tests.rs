@@ -40,6 +40,7 @@ impl Backend for StandIn {
             hops: Evidence::unavailable("observed/hops", format!("{probes:?}")),
             drops: Evidence::complete(Vec::new()),
             taps: std::collections::BTreeMap::new(),
+            taps_since: Default::default(),
             agent_started_at: UnixNs(7),
         }
     }

@@ -216,6 +216,7 @@ mod tests {
             controller: None,
             safe_to_delete: false,
             why: None,
+            terminating: false,
         }
     }
 

@@ -286,6 +286,8 @@ impl Cluster {
                     pod: pod.clone(),
                     ip: *facts.addresses.first()?,
                     phase: facts.phase,
+                    uid: facts.uid,
+                    known_since: None,
                 })
             })
             .take(PODS_PER_PEER)
@@ -374,6 +376,8 @@ pub(super) fn workload(view: &View<'_>, pod: &PodRef, facts: &PodFacts) -> Expec
         terminating: facts.terminating,
         sandbox_pending: !facts.sandbox_ready,
         created: facts.created,
+        uid: facts.uid,
+        known_since: None,
         controller: facts.controller.as_deref().map(ToString::to_string),
         safe_to_delete: facts.safe_to_delete,
     }

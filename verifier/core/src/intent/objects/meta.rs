@@ -24,6 +24,9 @@ pub struct Meta {
     /// Namespace, empty for what has none.
     #[serde(default, deserialize_with = "nullable")]
     pub namespace: String,
+    /// UID: another one for every object that ever was.
+    #[serde(default, deserialize_with = "nullable")]
+    pub uid: String,
     /// Annotations.
     #[serde(default, deserialize_with = "nullable")]
     pub annotations: BTreeMap<String, String>,

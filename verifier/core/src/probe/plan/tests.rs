@@ -40,6 +40,8 @@ fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
                 pod: pod(node, i),
                 ip: address(node, i),
                 phase: PodPhase::Running,
+                uid: 0,
+                known_since: None,
             })
             .collect(),
         agent_port: None,
@@ -90,6 +92,8 @@ fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
                     terminating: false,
                     sandbox_pending: false,
                     created: None,
+                    uid: 0,
+                    known_since: None,
                     controller: None,
                     safe_to_delete: false,
                 };

@@ -35,6 +35,7 @@ fn pod(name: &str, code: CauseCode) -> PodReport {
         controller: Some("ReplicaSet/web".to_string()),
         safe_to_delete: true,
         why: None,
+        terminating: false,
     }
 }
 

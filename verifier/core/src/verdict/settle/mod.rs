@@ -60,7 +60,7 @@ pub(super) fn settle(reports: &Reports<'_>) -> Settled {
     };
     let mut rest: Vec<&Symptom> = Vec::new();
     let mut places: BTreeMap<usize, Vec<&Symptom>> = BTreeMap::new();
-    for symptom in reports.values().flat_map(|r| &r.symptoms) {
+    for symptom in reports.values().flat_map(|r| &r.symptoms).filter(|s| both_there(reports, s)) {
         match explainer(&out.roots, symptom) {
             Some(index) => {
                 places.entry(index).or_default().push(symptom);
@@ -77,6 +77,19 @@ pub(super) fn settle(reports: &Reports<'_>) -> Settled {
     residual::settle_rest(reports, &rest, &mut out);
     soften(reports, &mut out.roots);
     out
+}
+
+/// Whether both ends are pods that their own nodes know too. A pod that its own node does not know any more was deleted while it was
+/// probed, and whoever probed it had not heard of that yet.
+fn both_there(reports: &Reports<'_>, symptom: &Symptom) -> bool {
+    [&symptom.from, &symptom.to].into_iter().all(|end| {
+        let (Some(pod), Some(report)) = (&end.pod, reports.get(&end.node)) else {
+            return true;
+        };
+        // A report without intent knows no pods, nor its own node.
+        let told = report.nodes.contains(&end.node);
+        !told || report.pods.iter().any(|known| known.pod == *pod && !known.terminating)
+    })
 }
 
 fn attribute(out: &mut Settled, symptom: &Symptom, index: Option<usize>) {

@@ -9,6 +9,7 @@ use crate::{
 };
 use alloc::{boxed::Box, format, string::String};
 use core::net::IpAddr;
+use siphasher::sip::SipHasher13;
 
 /// A pod on the pod network, bound to a node and not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct PodFacts {
     pub(crate) terminating: bool,
     pub(crate) sandbox_ready: bool,
     pub(crate) created: Option<UnixNs>,
+    /// Fingerprint of the UID: the text itself would be the largest part of what is kept of a pod.
+    pub(crate) uid: u64,
     pub(crate) controller: Option<Box<str>>,
     pub(crate) safe_to_delete: bool,
 }
@@ -55,6 +58,7 @@ impl PodFacts {
                 .iter()
                 .any(|c| c.kind == "PodReadyToStartContainers" && c.status == "False"),
             created: pod.metadata.creation_timestamp,
+            uid: fingerprint(&pod.metadata.uid),
             controller: owner.map(|o| format!("{}/{}", o.kind, o.name).into_boxed_str()),
             safe_to_delete: owner.is_some_and(|o| makes_a_new_one(o, pod)),
         })
@@ -68,6 +72,14 @@ impl PodFacts {
     /// Whether another node may probe it.
     pub(crate) fn is_target(&self) -> bool {
         self.phase == PodPhase::Running && !self.terminating && !self.addresses.is_empty()
+    }
+}
+
+fn fingerprint(uid: &str) -> u64 {
+    if uid.is_empty() {
+        0
+    } else {
+        SipHasher13::new().hash(uid.as_bytes())
     }
 }
 

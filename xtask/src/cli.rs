@@ -39,6 +39,8 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Play the suites on other kernels, each in a virtual machine. Needs QEMU, and Debian's package sources.
+    Vm(VmArguments),
     /// Check the rules of this repository that neither the compiler nor clippy can check.
     Tidy,
     /// Write docs/causes/*.md from the cause table.
@@ -56,6 +58,25 @@ pub(crate) struct TestArguments {
     pub(crate) unprivileged: bool,
     /// Only tests whose name contains this.
     pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VmArguments {
+    /// Only these kernels of tests/vm/kernels.toml (separated by commas).
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) kernel: Vec<String>,
+    /// Only these suites (separated by commas).
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) suite: Vec<String>,
+    /// The short run: the kernels and suites that are marked for continuous integration.
+    #[arg(long)]
+    pub(crate) ci: bool,
+    /// Ask the mirror for newer kernels than those unpacked before.
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Print the kernels and the suites and do nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@
 //! `verifier`. What needs that crate (raising a fabric, breaking it, measuring it) is a binary of `verifier-tests`, which
 //! this program builds and then becomes.
 
+mod apt;
 mod cli;
 mod docs;
 mod ebpf;
@@ -12,6 +13,7 @@ mod terminal;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Demo { arguments } => run::become_binary(&workspace, Profile::Dev, "demo", &arguments),
         Command::Lab { action } => run::become_binary(&workspace, Profile::Dev, "lab", &action.to_arguments()),
         Command::Bench { arguments } => run::become_binary(&workspace, Profile::Release, "bench", &arguments),
+        Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Tidy => tidy::run(&workspace),
         Command::Docs { check } => docs::run(&workspace, check),
     }

@@ -47,7 +47,7 @@ pub(crate) fn build_ebpf(workspace: &Workspace) -> Result<()> {
     ebpf::build(&workspace.root).map(|_| ())
 }
 
-fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> {
+pub(crate) fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut command = cargo();
     command
         .current_dir(&workspace.root)
@@ -58,7 +58,7 @@ fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> {
     run_to_success(&mut command)
 }
 
-fn binary(workspace: &Workspace, profile: Profile, name: &str) -> PathBuf {
+pub(crate) fn binary(workspace: &Workspace, profile: Profile, name: &str) -> PathBuf {
     workspace.target.join(profile.directory()).join(name)
 }
 

@@ -27,6 +27,10 @@ fn no_color() -> bool {
 }
 
 impl Paint {
+    /// Without colours.
+    #[cfg(test)]
+    pub(crate) const PLAIN: Self = Self { colour: false };
+
     pub(crate) fn is_colour(self) -> bool {
         self.colour
     }

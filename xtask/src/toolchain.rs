@@ -5,15 +5,15 @@
 //! * `bpf-linker` is built by `cargo install` into `target/tools`, against rustc's own LLVM, so that no LLVM has to be installed;
 //! * the source comes from where rustup put it, else from `rustup component add`, else from Debian's `rust-src` package
 //!   of exactly rustc's version. A Debian release carries an older Rust than we need, so suites beside the configured
-//!   ones are tried on the configured mirror, with an apt state of our own below
-//!   `target/`: the machine's package lists stay as they are.
+//!   ones are tried on the configured mirror ([`crate::apt`]).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::apt::{self, Apt};
 
 /// The last bpf-linker that links against rustc's LLVM; newer ones want an LLVM of their own.
 const BPF_LINKER_VERSION: &str = "0.10.4";
@@ -150,16 +150,15 @@ fn debian_rust_src(root: &Path, release: &str) -> Result<PathBuf> {
 }
 
 fn download_package(dir: &Path, release: &str) -> Result<PathBuf> {
-    if let Ok(package) = Apt::system().download(dir, release) {
+    if let Ok(package) = download_rust_src(&Apt::system(), dir, release) {
         return Ok(package);
     }
-    let sources = configured_sources()?;
-    ensure!(!sources.is_empty(), "apt has no package source with a `main` component");
+    let sources = apt::configured_sources()?;
     let mut failures = Vec::new();
     for uri in &sources {
         for suite in DEBIAN_SUITES {
-            let apt = Apt::private(dir, uri, suite)?;
-            match run_quietly(apt.command("apt-get").args(["update", "-q"])).and_then(|()| apt.download(dir, release)) {
+            let apt = Apt::private(&dir.join("apt"), uri, suite)?;
+            match apt.update().and_then(|()| download_rust_src(&apt, dir, release)) {
                 Ok(package) => return Ok(package),
                 Err(error) => failures.push(format!("{suite}: {error:#}")),
             }
@@ -168,95 +167,14 @@ fn download_package(dir: &Path, release: &str) -> Result<PathBuf> {
     bail!("no configured mirror has rust-src {release}: {}", failures.join("; "))
 }
 
-/// The mirrors this machine already trusts for `main`, without security and update pockets (other trees, other suites).
-fn configured_sources() -> Result<Vec<String>> {
-    let listing = output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
-    ]))
-    .context("apt does not list its sources")?;
-    let mut uris = Vec::new();
-    for line in listing.lines() {
-        let mut words = line.split_whitespace();
-        if let (Some(uri), Some(release), Some("main")) = (words.next(), words.next(), words.next())
-            && !release.contains('-')
-            && !uris.iter().any(|known| known == uri)
-        {
-            uris.push(uri.to_owned());
-        }
-    }
-    Ok(uris)
-}
-
-/// apt with the machine's own state, or with one of its own so that the machine's lists stay as they are.
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn system() -> Self {
-        Self { options: Vec::new() }
-    }
-
-    fn private(dir: &Path, uri: &str, suite: &str) -> Result<Self> {
-        /// Where Debian installs its archive keys; without it apt's own trusted keys decide.
-        const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let apt_dir = dir.join("apt");
-        let (state, cache) = (apt_dir.join("state"), apt_dir.join("cache"));
-        for needed in [state.join("lists/partial"), cache.join("archives/partial")] {
-            fs::create_dir_all(&needed).with_context(|| format!("cannot create {}", needed.display()))?;
-        }
-        let list = apt_dir.join("sources.list");
-        let signed_by = if Path::new(KEYRING).is_file() {
-            format!("[signed-by={KEYRING}] ")
-        } else {
-            String::new()
-        };
-        fs::write(&list, format!("deb {signed_by}{uri} {suite} main\n")).with_context(|| format!("cannot write {}", list.display()))?;
-        let options = [
-            format!("Dir::Etc::sourcelist={}", list.display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State={}", state.display()),
-            format!("Dir::Cache={}", cache.display()),
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-        ];
-        Ok(Self { options: options.into() })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for option in &self.options {
-            command.args(["-o", option]);
-        }
-        command
-    }
-
-    /// Downloads rust-src of this upstream release into `dir`.
-    fn download(&self, dir: &Path, release: &str) -> Result<PathBuf> {
-        let madison = output(self.command("apt-cache").args(["madison", "rust-src"]))?;
-        let version = madison
-            .lines()
-            .filter_map(|line| line.split('|').nth(1))
-            .map(str::trim)
-            .find(|version| upstream_release(version) == release)
-            .with_context(|| format!("no rust-src {release}"))?;
-        run_quietly(
-            self.command("apt-get")
-                .args(["download", "-q", &format!("rust-src={version}")])
-                .current_dir(dir),
-        )?;
-        let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-        for entry in entries {
-            let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
-            if path.extension() == Some(OsStr::new("deb")) {
-                return Ok(path);
-            }
-        }
-        bail!("apt-get download left no package in {}", dir.display())
-    }
+/// Downloads rust-src of this upstream release into `dir`.
+fn download_rust_src(apt: &Apt, dir: &Path, release: &str) -> Result<PathBuf> {
+    let version = apt
+        .versions("rust-src")?
+        .into_iter()
+        .find(|version| upstream_release(version) == release)
+        .with_context(|| format!("no rust-src {release}"))?;
+    apt.download(dir, &format!("rust-src={version}"))
 }
 
 /// `1.95.0` of `1.95.0+dfsg1-1~bpo13+1`.
@@ -281,7 +199,8 @@ pub(crate) fn tool(program: &str, root: &Path) -> Command {
     command
 }
 
-fn output(command: &mut Command) -> Result<String> {
+/// Runs to success and returns its standard output.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(
         output.status.success(),
@@ -292,7 +211,8 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn run_quietly(command: &mut Command) -> Result<()> {
+/// Runs to success; what it says is told only if it fails.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 

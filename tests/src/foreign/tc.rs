@@ -86,6 +86,26 @@ pub fn remove_clsact(link: &str) -> Result<()> {
         .with_context(|| format!("remove clsact from {link}"))
 }
 
+/// How many `bpf` classifiers a link's clsact qdisc has, both directions together.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn classifiers(nl: &mut Rtnl, index: u32) -> Result<usize> {
+    let mut count = 0;
+    for minor in [INGRESS_MINOR, EGRESS_MINOR] {
+        for answer in nl.dump(&RouteNetlinkMessage::GetTrafficFilter(message(index, minor)?))? {
+            let RouteNetlinkMessage::NewTrafficFilter(filter) = answer else {
+                continue;
+            };
+            // One without a handle stands for the whole chain of a preference.
+            let whole = filter.header.handle == TcHandle::default();
+            let is_bpf = filter.attributes.contains(&TcAttribute::Kind("bpf".to_owned()));
+            count += usize::from(is_bpf && !whole);
+        }
+    }
+    Ok(count)
+}
+
 /// Kinds of all qdiscs of `link`.
 pub fn qdiscs(nl: &mut Rtnl, index: u32) -> Result<Vec<String>> {
     let dump = nl.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;

@@ -68,6 +68,9 @@ pub(crate) struct VmArguments {
     /// Only these suites (separated by commas).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) suite: Vec<String>,
+    /// Only these cases of a suite that has a choice: faults (separated by commas).
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
     /// The short run: the kernels and suites that are marked for continuous integration.
     #[arg(long)]
     pub(crate) ci: bool,

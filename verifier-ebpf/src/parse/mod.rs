@@ -10,6 +10,8 @@ mod triage;
 pub use describe::{Found, Start, describe};
 pub use triage::{Encapsulated, Triage, triage};
 
+use core::hint::black_box;
+
 use crate::bytes::{Bytes, View};
 
 /// Bytes of an Ethernet header; VLAN tags are taken out before a tap sees a frame, or make it [`Why::Unsupported`].
@@ -134,8 +136,9 @@ pub(crate) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize, layer: Layer) -> Res
     if header.byte(0) >> 4 != 4 {
         return Err(Stop::new(layer, Why::Unsupported));
     }
-    // At most 60 by its four bits, which also keeps every later offset small and known to the kernel's verifier.
-    let header_bytes = usize::from(header.byte(0) & 0x0f) * 4;
+    // At most 60 by its four bits, which also keeps every later offset small and known to the kernel's verifier. The compiler may not
+    // take its mask from the comparison above: it then knows a smaller bound than an older verifier (6.1) sees, and leaves out checks.
+    let header_bytes = usize::from(black_box(header.byte(0)) & 0x0f) * 4;
     let length = header.be16(2);
     if header_bytes < 20 || usize::from(length) < header_bytes {
         return Err(Stop::new(layer, Why::Malformed));

@@ -131,16 +131,16 @@ impl Bytes for Window {
     }
 }
 
-/// `value` if it is neither zero nor more than `limit`, in a form that the kernel's verifier follows: the compiler may not fold one
-/// comparison into another, or into an earlier one of another form.
+/// `value` if it is neither zero nor more than `limit`, in a form that every kernel's verifier follows: before 6.8 it learned
+/// nothing from a comparison with zero, so one comparison of `value - 1`, without a sign, bounds both ends. The compiler may not fold
+/// it into an earlier one of another form, nor conclude from it that a later one (of [`Window`]) always holds.
 #[inline(always)]
 pub fn bounded(value: usize, limit: usize) -> Option<usize> {
-    let value = core::hint::black_box(value);
-    if value > limit {
+    let less_one = core::hint::black_box(value.wrapping_sub(1));
+    if less_one >= limit {
         return None;
     }
-    let value = core::hint::black_box(value);
-    if value == 0 { None } else { Some(value) }
+    Some(core::hint::black_box(less_one + 1))
 }
 
 /// The state of a probe's transport checksum.

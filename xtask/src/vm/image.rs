@@ -39,6 +39,8 @@ pub(super) struct Plan<'a> {
 pub(super) struct PlannedSuite<'a> {
     pub(super) name: &'a str,
     pub(super) seconds: u64,
+    /// Only these of its cases; all if there is none.
+    pub(super) only: &'a [String],
 }
 
 /// What is the same for every kernel: files of the guest, each with where it lies here.

@@ -18,6 +18,8 @@ pub(super) struct Kernel {
     pub(super) series: String,
     #[serde(default)]
     pub(super) ci: bool,
+    #[serde(default)]
+    pub(super) suites: Option<Vec<String>>,
     pub(super) absent: Vec<String>,
 }
 

@@ -42,20 +42,36 @@ struct Suite {
     seconds: u64,
     /// Whether it is part of the short run.
     ci: bool,
+    /// In the short run only these of its cases; all if there is none.
+    ci_only: &'static [&'static str],
 }
 
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite {
         name: "features",
         what: "what `verifier preflight` finds, against what the list says must be absent",
         seconds: 120,
         ci: true,
+        ci_only: &[],
     },
     Suite {
         name: "fabric",
         what: "a fabric with agents: attached as the kernel allows, and healthy",
         seconds: 300,
         ci: true,
+        ci_only: &[],
+    },
+    Suite {
+        name: "faults",
+        what: "the fault catalogue, as `cargo xtask demo` plays it",
+        seconds: 3600,
+        ci: true,
+        ci_only: &[
+            "tunnel-device-deleted",
+            "route-missing",
+            "filter-vxlan-input",
+            "underlay-drops-tunnel",
+        ],
     },
 ];
 
@@ -144,6 +160,14 @@ fn choose_suites(names: &[String], ci: bool) -> Result<Vec<&'static Suite>> {
     Ok(SUITES.iter().filter(wanted).collect())
 }
 
+/// The cases that were asked for, else those of the short run, else none: which stands for all.
+fn cases_of(suite: &Suite, arguments: &VmArguments) -> Vec<String> {
+    match (arguments.only.as_slice(), arguments.ci) {
+        ([], true) => suite.ci_only.iter().map(|case| (*case).to_owned()).collect(),
+        (only, _) => only.to_vec(),
+    }
+}
+
 /// One kernel: made, booted, listened to until it is over.
 fn play(
     workspace: &Workspace,
@@ -155,20 +179,29 @@ fn play(
     record: &mut Record,
 ) -> Result<()> {
     let directory = workspace.target.join("vm");
+    let suites: Vec<&Suite> = suites
+        .iter()
+        .copied()
+        .filter(|suite| kernel.suites.as_ref().is_none_or(|can| can.iter().any(|name| name == suite.name)))
+        .collect();
+    ensure!(!suites.is_empty(), "it can play none of these suites");
     let unpacked = fetch::unpack(&workspace.target, kernel, arguments.refresh)?;
     let accelerator = match *accelerator {
         Some(known) => known,
         None => *accelerator.insert(qemu::accelerator(&unpacked)?),
     };
+    let only: Vec<Vec<String>> = suites.iter().map(|suite| cases_of(suite, arguments)).collect();
     let limit: Duration = suites.iter().map(|suite| Duration::from_secs(suite.seconds)).sum::<Duration>() + MARGIN;
     let plan = Plan {
         kernel: &kernel.name,
         seconds: limit.as_secs(),
         suites: suites
             .iter()
-            .map(|suite| PlannedSuite {
+            .zip(&only)
+            .map(|(suite, only)| PlannedSuite {
                 name: suite.name,
                 seconds: suite.seconds,
+                only,
             })
             .collect(),
         absent: &kernel.absent,

@@ -2,11 +2,12 @@
 //! the verifier says is compared with what is right. Status 0 only if it was right every time.
 
 mod interrupt;
+mod results;
 mod scene;
 mod show;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -38,6 +39,9 @@ struct Cli {
     /// Empty the neighbour tables before each fault, as on a node that was idle for long.
     #[arg(long)]
     cold: bool,
+    /// Also print each fault's outcome as one JSON object on a line of its own, as the first process of a virtual machine reads it.
+    #[arg(long, hide = true)]
+    results: bool,
     /// Leave the fabric and its agents standing, and with --only the fault in it; `cargo xtask lab` works on it.
     #[arg(long)]
     keep: bool,
@@ -50,6 +54,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             show.error(&error);
+            if cli.results {
+                results::broken(&error);
+            }
             ExitCode::FAILURE
         }
     }
@@ -84,7 +91,8 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         cold: cli.cold,
     };
     let mut played = Vec::new();
-    let outcome = play(&mut scene, &chosen, keep_last, &mut played);
+    let tell = if cli.results { results::tell } else { results::keep_silent };
+    let outcome = play(&mut scene, &chosen, keep_last, &mut played, tell);
     if !played.is_empty() {
         show.summary(&played, chosen.len(), began.elapsed());
     }
@@ -110,14 +118,22 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn play(scene: &mut Scene<'_>, chosen: &[&'static Fault], keep_last: bool, played: &mut Vec<Played>) -> Result<()> {
+fn play(
+    scene: &mut Scene<'_>,
+    chosen: &[&'static Fault],
+    keep_last: bool,
+    played: &mut Vec<Played>,
+    tell: fn(&Played, Duration),
+) -> Result<()> {
     scene.prove_healthy()?;
     for (index, fault) in chosen.iter().enumerate() {
         if scene.interrupt.came() {
             bail!("interrupted");
         }
         scene.show.announce(fault, index + 1, chosen.len());
+        let since = Instant::now();
         let one = scene.play(fault)?;
+        tell(&one, since.elapsed());
         scene.show.played(fault, &one);
         played.push(one);
         if !keep_last {

@@ -24,12 +24,20 @@ pub(crate) struct Plan {
 pub(crate) struct Suite {
     pub(crate) name: String,
     pub(crate) seconds: u64,
+    /// Only these of its cases; all if there is none.
+    pub(crate) only: Vec<String>,
 }
 
 impl Plan {
     pub(crate) fn read() -> Result<Self> {
         let text = fs::read(PATH).with_context(|| format!("reading {PATH}"))?;
         serde_json::from_slice(&text).with_context(|| format!("reading {PATH}"))
+    }
+
+    /// The suite of this name.
+    pub(crate) fn suite(&self, name: &str) -> Result<&Suite> {
+        let found = self.suites.iter().find(|suite| suite.name == name);
+        found.with_context(|| format!("the plan has no suite {name}"))
     }
 
     /// Whether this kernel must lack the feature.

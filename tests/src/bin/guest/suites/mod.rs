@@ -1,6 +1,7 @@
 //! The suites, by the names under which `cargo xtask vm` asks for them.
 
 mod fabric;
+mod faults;
 mod features;
 
 use anyhow::{Result, bail};
@@ -14,6 +15,7 @@ pub(crate) fn play(name: &str) -> Result<()> {
     let cases = Cases::of(name);
     match name {
         "features" => features::play(&plan, &cases),
+        "faults" => faults::play(plan.suite(name)?),
         "fabric" => fabric::play(&plan, &cases),
         other => bail!("no suite is called {other}"),
     }

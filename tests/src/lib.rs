@@ -12,6 +12,7 @@
 //! * [`manifests`]: what `kubectl get … -o json|yaml` would print about the fabric;
 //! * [`faults`]: the fault catalogue, with what a verifier must say about each;
 //! * [`foreign`], [`bpf_asm`]: somebody else's eBPF programs and filters;
+//! * [`golden`]: what the verifier saw of each fault, kept for tests that need no privileges;
 //! * [`snapshot`]: the whole kernel state of a fabric as text, to be compared;
 //! * [`load`], [`churn`]: bounded background traffic, and pods that come and go;
 //! * [`reach`]: bare packets between two places of the fabric, independent of the verifier.
@@ -23,6 +24,7 @@ pub mod churn;
 pub mod fabric;
 pub mod faults;
 pub mod foreign;
+pub mod golden;
 pub mod lab;
 pub mod load;
 pub mod manifests;

@@ -131,7 +131,7 @@ pub struct Validate {
     /// What to print
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Also write what was judged, for `verifier replay` or a bug report
+    /// Also write what was judged, for `verifier replay` or a bug report (`.gz` compresses)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub snapshot_out: Option<PathBuf>,
     /// Also write a JUnit report
@@ -236,7 +236,7 @@ pub struct Inspect {
     /// What to print
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Also write what was judged, for `verifier replay` or a bug report
+    /// Also write what was judged, for `verifier replay` or a bug report (`.gz` compresses)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub snapshot_out: Option<PathBuf>,
 }

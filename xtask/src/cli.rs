@@ -41,6 +41,8 @@ pub(crate) enum Command {
     },
     /// Play the suites on other kernels, each in a virtual machine. Needs QEMU, and Debian's package sources.
     Vm(VmArguments),
+    /// Make the golden snapshots anew: break a fabric in every way, keep what the verifier saw where its verdict was right. Needs root.
+    Golden(GoldenArguments),
     /// Check the rules of this repository that neither the compiler nor clippy can check.
     Tidy,
     /// Write docs/causes/*.md from the cause table.
@@ -80,6 +82,16 @@ pub(crate) struct VmArguments {
     /// Print the kernels and the suites and do nothing.
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GoldenArguments {
+    /// Only write the reports anew, from the snapshots as they are. Needs no root.
+    #[arg(long)]
+    pub(crate) replay: bool,
+    /// Only this fault (repeat for several).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

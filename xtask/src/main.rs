@@ -8,6 +8,7 @@ mod apt;
 mod cli;
 mod docs;
 mod ebpf;
+mod golden;
 mod run;
 mod terminal;
 mod test;
@@ -48,6 +49,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Lab { action } => run::become_binary(&workspace, Profile::Dev, "lab", &action.to_arguments()),
         Command::Bench { arguments } => run::become_binary(&workspace, Profile::Release, "bench", &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
+        Command::Golden(arguments) => golden::run(&workspace, &arguments),
         Command::Tidy => tidy::run(&workspace),
         Command::Docs { check } => docs::run(&workspace, check),
     }

@@ -100,29 +100,39 @@ impl Fabric {
         spec.check()?;
         require_root()?;
         Self::down(&spec.prefix)?;
-        let nodes = spec.node_plans()?;
-        let pods = spec.pod_plans(&nodes);
-        let state_file = state_file(&spec.prefix);
-        let fabric = Self {
-            state: Mutex::new(State {
-                spec: spec.clone(),
-                nodes: nodes.clone(),
-                pods: pods.clone(),
-                pods_made: 0,
-                overrides: Overrides::default(),
-                manifests: manifests.map(Path::to_owned),
-                undo: None,
-            }),
-            spec,
-            nodes,
-            state_file,
-            saving: Mutex::new(()),
-        };
+        let fabric = Self::planned(spec)?;
+        let pods = fabric.pods();
+        fabric.lock().manifests = manifests.map(Path::to_owned);
         // First, so that a crash in the middle leaves something that says where manifests went.
         fabric.save()?;
         fabric.build(&pods)?;
         fabric.save()?;
         Ok(fabric)
+    }
+
+    /// The plan alone, for whoever wants to know what a fabric would be like. Nothing is built and nothing is written.
+    ///
+    /// # Errors
+    /// There is no such fabric.
+    pub fn planned(spec: FabricSpec) -> Result<Self> {
+        spec.check()?;
+        let nodes = spec.node_plans()?;
+        let pods = spec.pod_plans(&nodes);
+        Ok(Self {
+            state: Mutex::new(State {
+                spec: spec.clone(),
+                nodes: nodes.clone(),
+                pods,
+                pods_made: 0,
+                overrides: Overrides::default(),
+                manifests: None,
+                undo: None,
+            }),
+            state_file: state_file(&spec.prefix),
+            spec,
+            nodes,
+            saving: Mutex::new(()),
+        })
     }
 
     fn build(&self, pods: &[Pod]) -> Result<()> {

@@ -147,7 +147,8 @@ fn pods(expected: &Expectation, report: &Report, found: &mut Vec<String>) {
 }
 
 /// The exit status that follows from the report itself: 1 wins over 3.
-fn wanted_status(report: &Report) -> i32 {
+#[must_use]
+pub fn wanted_status(report: &Report) -> i32 {
     let node = |verdict: &str| report.nodes.iter().any(|node| node.verdict == verdict);
     let stale = report.pods.iter().any(|pod| pod.verdict == "stale");
     let of_the_cluster = report.causes.iter().any(|cause| cause.severity == "error");

@@ -182,7 +182,7 @@ impl Archive {
     }
 }
 
-/// The snapshot inside an archive; the bytes themselves if they are no archive.
+/// The snapshot inside an archive, or compressed by itself; the bytes themselves if they are neither.
 ///
 /// # Errors
 /// It is an archive, and damaged or without a snapshot.
@@ -190,19 +190,38 @@ pub fn snapshot_in(bytes: &[u8]) -> anyhow::Result<Result<Vec<u8>, Vec<u8>>> {
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(Err(bytes.to_vec()));
     }
+    // A snapshot that was compressed by itself begins as JSON does, which no tar can.
+    let mut start = [0; 1];
+    GzDecoder::new(bytes).read_exact(&mut start).context("it is cut off")?;
+    if start == *b"{" {
+        return Ok(Ok(all_of(GzDecoder::new(bytes))?));
+    }
     let mut archive = tar::Archive::new(GzDecoder::new(bytes));
     for entry in archive.entries().context("it is no tar.gz")? {
         let entry = entry.context("an entry is damaged")?;
         if entry.path().context("an entry has no name")? == Path::new(SNAPSHOT) {
-            let mut text = Vec::new();
-            entry
-                .take(SNAPSHOT_BYTES_MAX)
-                .read_to_end(&mut text)
-                .context("the snapshot in it is damaged")?;
-            return Ok(Ok(text));
+            return Ok(Ok(all_of(entry)?));
         }
     }
     anyhow::bail!("it has no {SNAPSHOT}")
+}
+
+fn all_of(from: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.take(SNAPSHOT_BYTES_MAX)
+        .read_to_end(&mut text)
+        .context("the snapshot in it is damaged")?;
+    Ok(text)
+}
+
+/// A text, compressed. The same text gives the same bytes.
+///
+/// # Errors
+/// The compressor's own; writing to memory has none.
+pub fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gz = GzEncoder::new(Vec::new(), Compression::best());
+    gz.write_all(text)?;
+    gz.finish()
 }
 
 /// Values that must not leave a cluster: JSON web tokens, bearer tokens, passwords and keys by their names, private keys, credentials in
@@ -271,6 +290,11 @@ mod tests {
         assert_eq!(snapshot_in(&bytes).unwrap().unwrap(), b"{\"a\":1}");
         assert!(snapshot_in(&bytes[..20]).is_err());
         assert_eq!(snapshot_in(b"{}").unwrap().unwrap_err(), b"{}");
+        let alone = compressed(b"{\"b\":2}").unwrap();
+        assert_eq!(snapshot_in(&alone).unwrap().unwrap(), b"{\"b\":2}");
+        for cut in 2..alone.len() {
+            assert!(snapshot_in(&alone[..cut]).is_err(), "cut to {cut} bytes");
+        }
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -46,7 +46,7 @@ fn json(report: &ClusterReport) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Writes a file as a whole: a reader sees the old one or the new one.
+/// Writes a file as a whole: a reader sees the old one or the new one. A name that ends in `.gz` asks for compression.
 ///
 /// # Errors
 /// It cannot be written.
@@ -57,7 +57,11 @@ pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
         next.push(format!(".{}.new", std::process::id()));
         let next = path.with_file_name(next);
         let mut file = fs::File::create(&next)?;
-        file.write_all(text.as_bytes())?;
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            file.write_all(&archive::compressed(text.as_bytes())?)?;
+        } else {
+            file.write_all(text.as_bytes())?;
+        }
         file.sync_all()?;
         fs::rename(&next, path)?;
         Ok(())

@@ -49,30 +49,36 @@ impl ClusterSnapshot {
         judge_cluster(&reports.collect(), &self.policy)
     }
 
-    /// Reads a file, or the snapshot inside an archive of `gather`. One node's snapshot is taken for a cluster of which only that node was looked at.
+    /// Reads a file, or the snapshot inside an archive of `gather`; either may be compressed. One node's snapshot is taken for a cluster of which only that node was looked at.
     ///
     /// # Errors
     /// It cannot be read, or is of another schema.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let read = || {
-            let bytes = match archive::snapshot_in(&fs::read(path)?).context("it is a damaged archive")? {
-                Ok(snapshot) => snapshot,
-                Err(plain) => plain,
-            };
-            let head: Head = serde_json::from_slice(&bytes).context("it is no snapshot")?;
-            match head.schema.as_str() {
-                SCHEMA => serde_json::from_slice(&bytes).context("it is damaged"),
-                NODE_SCHEMA => {
-                    let node: NodeSnapshot = serde_json::from_slice(&bytes).context("it is damaged")?;
-                    let nodes = BTreeMap::from([(node.node.clone(), Evidence::complete(node))]);
-                    Ok(Self::new(Policy::default(), nodes))
-                }
-                other => Err(anyhow!(
-                    "its schema is {other:?}, this program reads {SCHEMA:?}: use the version that wrote it"
-                )),
-            }
-        };
+        let read = || Self::parse(&fs::read(path)?);
         read().map_err(|error| Failure::usage(error.context(format!("cannot replay {}", path.display()))))
+    }
+
+    /// The same of the bytes of such a file.
+    ///
+    /// # Errors
+    /// They are none, or of another schema.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let bytes = match archive::snapshot_in(bytes).context("it is a damaged archive")? {
+            Ok(snapshot) => snapshot,
+            Err(plain) => plain,
+        };
+        let head: Head = serde_json::from_slice(&bytes).context("it is no snapshot")?;
+        match head.schema.as_str() {
+            SCHEMA => serde_json::from_slice(&bytes).context("it is damaged"),
+            NODE_SCHEMA => {
+                let node: NodeSnapshot = serde_json::from_slice(&bytes).context("it is damaged")?;
+                let nodes = BTreeMap::from([(node.node.clone(), Evidence::complete(node))]);
+                Ok(Self::new(Policy::default(), nodes))
+            }
+            other => Err(anyhow!(
+                "its schema is {other:?}, this program reads {SCHEMA:?}: use the version that wrote it"
+            )),
+        }
     }
 
     /// The file's text.

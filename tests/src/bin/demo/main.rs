@@ -6,6 +6,7 @@ mod results;
 mod scene;
 mod show;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use verifier_tests::fabric::FabricSpec;
 use verifier_tests::faults::{self, Fault};
+use verifier_tests::golden::Golden;
 use verifier_tests::lab::watch::Watch;
 use verifier_tests::lab::{Files, LAB_PREFIX, Stage};
 
@@ -45,6 +47,9 @@ struct Cli {
     /// Leave the fabric and its agents standing, and with --only the fault in it; `cargo xtask lab` works on it.
     #[arg(long)]
     keep: bool,
+    /// Keep a snapshot of each fault, and its report, in this directory: what `cargo xtask golden` asks for.
+    #[arg(long, hide = true, value_name = "DIRECTORY")]
+    golden: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     let chosen = choose(&cli.only)?;
+    let golden = cli.golden.clone().map(Golden::new).transpose()?;
     if cli.list {
         chosen.iter().for_each(|fault| show.listed(fault));
         return Ok(ExitCode::SUCCESS);
@@ -89,12 +95,16 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         show,
         interrupt: &interrupt,
         cold: cli.cold,
+        golden: golden.as_ref(),
     };
     let mut played = Vec::new();
     let tell = if cli.results { results::tell } else { results::keep_silent };
     let outcome = play(&mut scene, &chosen, keep_last, &mut played, tell);
     if !played.is_empty() {
         show.summary(&played, chosen.len(), began.elapsed());
+    }
+    if let Some(golden) = &golden {
+        golden.discard()?;
     }
     let all_right =
         outcome.is_ok() && played.len() == chosen.len() && played.iter().all(Played::is_right) && played.iter().any(Played::is_judged);

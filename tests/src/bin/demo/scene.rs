@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use verifier_core::verdict::{ClusterReport, Finding, Verdict};
 use verifier_tests::faults::{self, AgentFault, Expectation, Fault, Injection, Outcome};
+use verifier_tests::golden::{Golden, HEALTHY};
 use verifier_tests::lab::judge::{differences, is_expected, the_root};
 use verifier_tests::lab::report::{Blamed, Cause, Report};
 use verifier_tests::lab::watch::Watch;
@@ -71,6 +72,14 @@ impl Played {
     }
 }
 
+/// What one `validate` said.
+struct Said {
+    report: Report,
+    /// The same, as it stood on standard output.
+    raw: serde_json::Value,
+    status: Option<i32>,
+}
+
 /// Where faults are played.
 pub(crate) struct Scene<'s> {
     pub(crate) stage: &'s mut Stage,
@@ -78,31 +87,35 @@ pub(crate) struct Scene<'s> {
     pub(crate) show: &'s Show,
     pub(crate) interrupt: &'s Interrupt,
     pub(crate) cold: bool,
+    /// Where right verdicts are kept with what they were made of.
+    pub(crate) golden: Option<&'s Golden>,
 }
 
 impl Scene<'_> {
     /// Proves the fabric healthy, and says so.
     pub(crate) fn prove_healthy(&self) -> Result<()> {
-        let (report, took) = self.healthy()?;
-        self.show.healthy(&report, took);
+        let (said, took) = self.healthy()?;
+        self.keep(HEALTHY, &said.raw)?;
+        self.show.healthy(&said.report, took);
         Ok(())
     }
 
     /// `validate` must find nothing at all.
-    fn healthy(&self) -> Result<(Report, Duration)> {
+    fn healthy(&self) -> Result<(Said, Duration)> {
         self.show.busy("waiting until the continuous verdict is healthy");
         self.recovered()?;
         self.show.busy("proving the fabric healthy: verifier validate");
-        let (report, status, took) = self.validate()?;
-        let complaints = report.complaints();
+        let (said, took) = self.validate()?;
+        let complaints = said.report.complaints();
         self.show.idle();
-        if !complaints.is_empty() || status != Some(0) {
+        if !complaints.is_empty() || said.status != Some(0) {
             bail!(
-                "the fabric should be healthy, and validate says (status {status:?}): {}",
+                "the fabric should be healthy, and validate says (status {:?}): {}",
+                said.status,
                 complaints.join("; ")
             );
         }
-        Ok((report, took))
+        Ok((said, took))
     }
 
     /// Injects, watches, validates. The fault stays in.
@@ -123,17 +136,20 @@ impl Scene<'_> {
         }
         let detected = self.detect(&expected, since)?;
         self.show.busy("asking: verifier validate");
-        let (report, status, validated) = self.validate()?;
+        let (said, validated) = self.validate()?;
         self.show.idle();
-        let mut wrong = differences(&expected, &report, status);
+        let mut wrong = differences(&expected, &said.report, said.status);
         if expected.code.is_some() && detected.is_none() {
             wrong.push(format!(
                 "the continuous verdict did not name it within {} s",
                 DETECTION_DEADLINE.as_secs()
             ));
         }
+        if wrong.is_empty() {
+            self.keep(fault.name, &said.raw)?;
+        }
         let result = Verified::Judged {
-            report: Box::new(report),
+            report: Box::new(said.report),
             detected,
             validated,
             wrong,
@@ -216,14 +232,32 @@ impl Scene<'_> {
         }
     }
 
-    fn validate(&self) -> Result<(Report, Option<i32>, Duration)> {
+    fn validate(&self) -> Result<(Said, Duration)> {
         let began = Instant::now();
         let switch = self.stage.fabric().switch_netns()?;
-        let said = program::validate(self.stage.files(), &switch.path(), &[])?;
+        let draft = self.golden.map(|golden| ["--snapshot-out".into(), golden.draft().into_os_string()]);
+        let said = program::validate(
+            self.stage.files(),
+            &switch.path(),
+            draft.as_ref().map_or(&[], |words| words.as_slice()),
+        )?;
         if self.interrupt.came() {
             bail!("interrupted");
         }
-        Ok((Report::read(said.report)?, said.status, began.elapsed()))
+        let said = Said {
+            report: Report::read(said.report.clone())?,
+            raw: said.report,
+            status: said.status,
+        };
+        Ok((said, began.elapsed()))
+    }
+
+    /// Keeps what the last `validate` saw, where somebody collects it.
+    fn keep(&self, name: &str, said: &serde_json::Value) -> Result<()> {
+        match self.golden {
+            Some(golden) => golden.keep(name, said),
+            None => Ok(()),
+        }
     }
 }
 

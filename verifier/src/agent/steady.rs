@@ -101,6 +101,8 @@ mod tests {
             findings,
             symptoms: Vec::new(),
             suspects: Vec::new(),
+            unseen: Vec::new(),
+            unseen_pods: BTreeSet::new(),
             contradictions: Vec::new(),
             pods: Vec::new(),
             unresolved: Vec::new(),

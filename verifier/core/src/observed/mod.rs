@@ -248,7 +248,10 @@ pub struct Loss {
 impl Loss {
     /// Sum, to ask whether anything was lost at all.
     pub const fn total(&self) -> u64 {
-        self.ring_full + self.netlink_overruns + self.decode_failures + self.late
+        self.ring_full
+            .saturating_add(self.netlink_overruns)
+            .saturating_add(self.decode_failures)
+            .saturating_add(self.late)
     }
 }
 

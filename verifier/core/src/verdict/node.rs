@@ -11,10 +11,16 @@ use crate::{
     evidence::{Evidence, Gap},
     host::{HostContext, account_findings},
     intent::{Contradiction, NodeIntent, PodPhase},
-    names::UnixNs,
+    names::{PodRef, UnixNs},
     programmed::{NUD_FAILED, NUD_INCOMPLETE},
 };
-use alloc::{collections::BTreeMap, format, string::ToString, vec, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::ToString,
+    vec,
+    vec::Vec,
+};
 
 /// Judges one node from its snapshot alone: what deviates on it, which of its probes fail and where, what on it could lose packets.
 ///
@@ -41,6 +47,9 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
     for finding in &mut out.findings {
         finding.transient = transient(finding, intent, snapshot.taken_at);
     }
+    // A report is the same whatever the order in which the kernel listed what it was made from.
+    out.findings.sort();
+    out.unknown.sort();
     let mut report = NodeReport {
         node: snapshot.node.clone(),
         taken_at: snapshot.taken_at,
@@ -52,6 +61,8 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
         findings: out.findings,
         symptoms: probed.symptoms,
         suspects: suspected,
+        unseen: unseen(snapshot),
+        unseen_pods: unseen_pods(snapshot),
         unresolved: unresolved(snapshot),
         host_ips: intent.map(host_ips).unwrap_or_default(),
         calico: intent.map_or((None, 90), |i| {
@@ -132,6 +143,36 @@ fn gaps_of(snapshot: &NodeSnapshot, out: &mut Out) {
         };
         out.cannot(&format!("evidence of {peer}"), &[Gap::new("agent", why)]);
     }
+}
+
+/// What the checks and the list of suspects rest on, as far as it fell short.
+fn unseen(snapshot: &NodeSnapshot) -> Vec<Gap> {
+    let mut gaps: Vec<Gap> = snapshot.intent.gaps().iter().chain(snapshot.programmed.gaps()).cloned().collect();
+    if let Some(state) = snapshot.programmed.seen() {
+        let tables: [&[Gap]; 9] = [
+            state.links.gaps(),
+            state.addresses.gaps(),
+            state.routes.gaps(),
+            state.rules.gaps(),
+            state.neighbors.gaps(),
+            state.fdb.gaps(),
+            state.netconf.gaps(),
+            state.filters.gaps(),
+            state.hooks.gaps(),
+        ];
+        gaps.extend(tables.into_iter().flatten().cloned());
+    }
+    gaps.sort();
+    gaps.dedup();
+    gaps
+}
+
+fn unseen_pods(snapshot: &NodeSnapshot) -> BTreeSet<PodRef> {
+    let Some(intent) = snapshot.intent.seen() else {
+        return BTreeSet::new();
+    };
+    let unseen = |pod: &PodRef| !snapshot.state_of(pod).is_some_and(Evidence::is_complete);
+    intent.workloads.keys().filter(|pod| unseen(pod)).cloned().collect()
 }
 
 /// Whether Calico's own timers, or a known transient, may still clear it.

@@ -70,6 +70,15 @@ impl<'a> Index<'a> {
             }
             index.witness.insert(node.clone(), gaps);
         }
+        // Records arrive in any order, and twice where an agent was asked twice.
+        for hops in index.hops.values_mut() {
+            hops.sort();
+            hops.dedup();
+        }
+        for drops in index.drops.values_mut() {
+            drops.sort();
+            drops.dedup();
+        }
         index
     }
 
@@ -113,6 +122,9 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
     let mut out = Symptoms::default();
     let Some(results) = snapshot.probes.seen() else { return out };
     let index = Index::new(snapshot);
+    // In the order of their identities, whatever the order in which they came back.
+    let mut results: Vec<&ProbeResult> = results.iter().collect();
+    results.sort();
     let mut groups: BTreeMap<Ends<'_>, Vec<Sample<'_>>> = BTreeMap::new();
     for result in results {
         let standing = standing(&index, snapshot, intent, result);
@@ -272,7 +284,8 @@ fn symptom(
 /// At least `port_loss_min` of `port_loss_of`, in proportion.
 fn fails(tally: &Tally, policy: &Policy) -> bool {
     let conclusive = tally.passed + tally.failed;
-    tally.failed > 0 && tally.failed * policy.port_loss_of >= policy.port_loss_min * conclusive
+    let times = |a: u32, b: u32| u64::from(a) * u64::from(b);
+    tally.failed > 0 && times(tally.failed, policy.port_loss_of) >= times(policy.port_loss_min, conclusive)
 }
 
 /// The port under which a probe is tallied. ICMP's identifier and TCP's reserved port differ from probe to probe without meaning a path;

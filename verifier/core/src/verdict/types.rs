@@ -365,6 +365,12 @@ pub struct NodeReport {
     pub symptoms: Vec<Symptom>,
     /// What on this node could lose packets, for symptoms that end here, its own and others'.
     pub suspects: Vec<Suspect>,
+    /// State that could not be read, or not all of it. On such a node nothing may be concluded from there being no finding and no suspect.
+    #[serde(default)]
+    pub unseen: Vec<Gap>,
+    /// Pods of this node whose inside was not seen.
+    #[serde(default)]
+    pub unseen_pods: BTreeSet<PodRef>,
     /// Neighbours on devices other than tunnels that do not resolve: device and address.
     pub unresolved: Vec<(String, IpAddr)>,
     /// Addresses of ends that were proven to answer by their own stack (ICMP or TCP).

@@ -81,7 +81,7 @@ pub(super) fn fdb(view: &View<'_>, out: &mut Out) {
             Looked::Absent => None,
             Looked::Unknown => continue,
         };
-        let have: Vec<_> = view
+        let mut have: Vec<_> = view
             .state
             .fdb
             .seen()
@@ -90,6 +90,7 @@ pub(super) fn fdb(view: &View<'_>, out: &mut Out) {
             .filter(|e| Some(e.index) == index && e.mac == want.mac)
             .filter_map(|e| e.dst)
             .collect();
+        have.sort_unstable();
         if !have.is_empty() && have.iter().all(|dst| *dst == want.dst) {
             continue;
         }

@@ -122,7 +122,8 @@ impl View<'_> {
     /// The index of the link that carries the node's Calico address.
     pub fn parent_index(&self) -> Option<u32> {
         let own = self.intent.host_ip?;
-        self.state.addresses.seen()?.iter().find(|a| a.ip.addr() == own).map(|a| a.index)
+        let carriers = self.state.addresses.seen()?.iter().filter(|a| a.ip.addr() == own);
+        carriers.map(|a| a.index).min()
     }
 
     /// When the journal last saw an object removed for which `of` holds.

@@ -8,6 +8,7 @@ use crate::{
     verdict::CauseCode,
 };
 use alloc::{
+    collections::BTreeSet,
     format,
     string::{String, ToString},
     vec::Vec,
@@ -85,8 +86,13 @@ pub(super) fn route(view: &View<'_>, out: &mut Out) {
         return;
     }
     for w in live(view) {
+        let index = match view.link(&w.device, &format!("pod-route of {}", w.pod), out) {
+            Looked::Found(link) => Some(link.index),
+            Looked::Absent => None,
+            Looked::Unknown => continue,
+        };
         for ip in &w.addresses {
-            let Err(other) = routes::pod_route(view, *ip, &w.device) else {
+            let Err(other) = routes::pod_route(view, *ip, index) else {
                 continue;
             };
             if let Err(gaps) = view.state.routes.all() {
@@ -116,12 +122,12 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
             }
         };
         for ip in w.addresses.iter().filter(|ip| !have.iter().any(|a| a.ip.addr() == **ip)) {
-            let others: Vec<String> = have
+            let others: BTreeSet<IpAddr> = have
                 .iter()
                 .map(|a| a.ip.addr())
                 .filter(|a| !a.is_loopback() && !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local()))
-                .map(|a| a.to_string())
                 .collect();
+            let others: Vec<String> = others.iter().map(ToString::to_string).collect();
             let mut f = view.pod_finding(CauseCode::PodIpMismatch, &w.pod, ip.to_string());
             f.evidence.intent = Some(format!("the API says {} has {ip}", w.pod));
             f.evidence.programmed = Some(if others.is_empty() {
@@ -157,13 +163,14 @@ pub(super) fn gateway_route(view: &View<'_>, out: &mut Out) {
 /// The gateway of a pod's default route, if it has one that the kernel can use.
 fn gateway_of(state: &PodState) -> Option<IpAddr> {
     let routes = state.routes.seen()?;
-    let default = routes.iter().find(|r| {
+    let usable = routes.iter().filter(|r| {
         r.table == TABLE_MAIN
             && r.kind == RouteKind::Unicast
             && r.dst.prefix_len() == 0
             && r.dst.addr().is_ipv4()
             && r.next_hops.iter().any(|h| h.oif.is_some())
-    })?;
+    });
+    let default = usable.min_by_key(|r| r.priority)?;
     let hop = default.next_hops.first()?;
     match hop.gateway {
         // A default route straight through the device needs no gateway; the node must then answer for every address.

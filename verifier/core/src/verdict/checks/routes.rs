@@ -26,6 +26,10 @@ pub(super) fn remote(view: &View<'_>, out: &mut Out) {
         if same.iter().any(|r| matches(view, want, r)) {
             continue;
         }
+        // Without the device's index no route can be told from the wanted one.
+        if device_unknown(view, want, out) {
+            continue;
+        }
         if let Err(gaps) = view.state.routes.all() {
             out.cannot("remote-routes", &gaps);
             continue;
@@ -39,7 +43,7 @@ pub(super) fn remote(view: &View<'_>, out: &mut Out) {
         let mut f = view.finding(code, want.dst.to_string());
         f.peer = Some(peer.clone());
         f.evidence.intent = Some(want_text(want));
-        f.evidence.programmed = Some(match same.first() {
+        f.evidence.programmed = Some(match first_used(same) {
             None => format!("no route to {} in the main table", want.dst),
             Some(r) => route_text(view, r),
         });
@@ -69,7 +73,7 @@ pub(super) fn blackholes(view: &View<'_>, out: &mut Out) {
         }
         let mut f = view.finding(CauseCode::BlackholeMissing, want.dst.to_string());
         f.evidence.intent = Some(want_text(want));
-        f.evidence.programmed = Some(match main_routes(view).find(|r| r.dst == want.dst) {
+        f.evidence.programmed = Some(match first_used(main_routes(view).filter(|r| r.dst == want.dst)) {
             None => format!("no route to {} in the main table", want.dst),
             Some(r) => route_text(view, r),
         });
@@ -152,7 +156,7 @@ fn samples(view: &View<'_>, want: &ExpectedRoute, peer: &NodeName, expected: &BT
         }
     }
     // The widest first: what lies within it needs no finding of its own.
-    out.sort_by_key(|(_, via)| via.map(|net| net.prefix_len()));
+    out.sort_by_key(|(_, via)| via.map(|net| (net.prefix_len(), net)));
     let pods = known
         .into_iter()
         .flat_map(|p| p.pods.iter())
@@ -215,6 +219,26 @@ pub(super) fn main_routes<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Ro
 /// Whether a route of the kernel is the expected one: type, device and gateway. Protocol and metrics are for the report only.
 pub(super) fn matches(view: &View<'_>, want: &ExpectedRoute, have: &Route) -> bool {
     have.kind == RouteKind::Unicast && have.next_hops.len() == 1 && have.next_hops.iter().all(|h| hop_matches(view, want, h))
+}
+
+/// Whether it cannot be told which index the wanted device has; the reason is noted.
+fn device_unknown(view: &View<'_>, want: &ExpectedRoute, out: &mut Out) -> bool {
+    match &want.device {
+        Some(ExpectedDevice::Named(name)) => matches!(view.link(name, "remote-routes", out), Looked::Unknown),
+        Some(ExpectedDevice::Parent) if view.parent_index().is_none() => match view.state.addresses.all() {
+            Ok(_) => false,
+            Err(gaps) => {
+                out.cannot("remote-routes", &gaps);
+                true
+            }
+        },
+        Some(ExpectedDevice::Parent) | None => false,
+    }
+}
+
+/// Of several routes to one destination the one that the kernel tries first.
+fn first_used<'r>(routes: impl IntoIterator<Item = &'r Route>) -> Option<&'r Route> {
+    routes.into_iter().min_by_key(|r| (core::cmp::Reverse(r.tos), r.priority))
 }
 
 fn hop_matches(view: &View<'_>, want: &ExpectedRoute, have: &NextHop) -> bool {
@@ -316,20 +340,12 @@ fn decision_text(view: &View<'_>, decision: &Decision) -> (String, String) {
     }
 }
 
-/// A finding's route, for pods.
-pub(super) fn pod_route(view: &View<'_>, ip: IpAddr, device: &str) -> Result<(), Option<String>> {
-    let index = view
-        .state
-        .links
-        .seen()
-        .and_then(|l| l.iter().find(|l| l.name == device))
-        .map(|l| l.index);
-    let mut other = None;
-    for route in main_routes(view).filter(|r| r.dst == host_net(ip)) {
-        if route.kind == RouteKind::Unicast && index.is_some() && route.next_hops.iter().any(|h| h.oif == index) {
-            return Ok(());
-        }
-        other = Some(route_text(view, route));
+/// Whether a pod's address is routed to its device (by its index, if that is there); if not, where else, if anywhere.
+pub(super) fn pod_route(view: &View<'_>, ip: IpAddr, index: Option<u32>) -> Result<(), Option<String>> {
+    let routes = || main_routes(view).filter(|r| r.dst == host_net(ip));
+    let to_device = |r: &Route| r.kind == RouteKind::Unicast && index.is_some() && r.next_hops.iter().any(|h| h.oif == index);
+    if routes().any(to_device) {
+        return Ok(());
     }
-    Err(other)
+    Err(first_used(routes()).map(|route| route_text(view, route)))
 }

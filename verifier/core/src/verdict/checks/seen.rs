@@ -56,8 +56,12 @@ pub(super) fn source_rewritten(view: &View<'_>, out: &mut Out) {
     for hop in own.chain(others).filter(|h| h.leg == Leg::Request) {
         by_probe.entry(hop.probe).or_default().push(hop);
     }
+    // Neither the order in which records arrived nor that of the results says anything.
+    by_probe.values_mut().for_each(|hops| hops.sort());
+    let mut results: Vec<_> = probes.iter().filter(|r| r.probe.from.pod.is_some()).collect();
+    results.sort();
     let mut found: BTreeMap<(alloc::string::String, Option<alloc::string::String>), (u32, core::net::IpAddr)> = BTreeMap::new();
-    for result in probes.iter().filter(|r| r.probe.from.pod.is_some()) {
+    for result in results {
         #[expect(clippy::cast_possible_truncation, reason = "taps carry the low 32 bits of a probe's identity")]
         let Some(hops) = by_probe.get(&(result.probe.id as u32)) else {
             continue;
@@ -107,7 +111,7 @@ pub(super) fn source_rewritten(view: &View<'_>, out: &mut Out) {
                 && !r.chain.starts_with("cali")
         })
         .map(|r| format!("{} {} {}", r.family, r.table, r.chain))
-        .next();
+        .min();
     let mut f = view.finding(CauseCode::SourceRewritten, rule.clone().unwrap_or_else(|| place.clone()));
     f.hop = before;
     f.expected_next = Some(format!("{place}/egress"));

@@ -94,11 +94,12 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
         let Looked::Found(link) = view.link(&tunnel.device, "tunnel-address", out) else {
             continue;
         };
-        let have: Vec<_> = view
+        let mut have: Vec<_> = view
             .addresses_of(link.index)
             .map(|a| a.ip.addr())
             .filter(|a| a.is_ipv4() == want.is_ipv4() && !link_local(a))
             .collect();
+        have.sort_unstable();
         if have.contains(&want) && have.len() == 1 {
             continue;
         }

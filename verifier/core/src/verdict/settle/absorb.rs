@@ -176,3 +176,64 @@ pub(super) fn explains_symptom(root: &Finding, symptom: &Symptom) -> bool {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::FindingEvidence;
+    use alloc::string::String;
+    use proptest::prelude::*;
+
+    /// Any cause of the table, on any of three nodes, about any of a few things.
+    fn finding() -> impl Strategy<Value = Finding> {
+        let node = || proptest::option::of(prop_oneof![Just("node-a"), Just("node-b"), Just("node-c")]);
+        let subject = prop_oneof![Just("vxlan.calico"), Just("10.244.1.0/26"), Just("10.244.1.7"), Just("vxlan")];
+        (0..table::all().count(), node(), node(), subject, any::<bool>()).prop_map(|(code, node, peer, subject, error)| {
+            let cause = table::all().nth(code).unwrap();
+            Finding {
+                code: cause.code,
+                node: node.map(NodeName::from),
+                peer: peer.map(NodeName::from),
+                pod: None,
+                subject: String::from(subject),
+                hop: None,
+                expected_next: None,
+                severity: if error { Severity::Error } else { Severity::Warning },
+                evidence: FindingEvidence {
+                    intent: Some(String::from("vxlan.calico leads to 10.244.1.0/26 of node-b")),
+                    ..FindingEvidence::default()
+                },
+                transient: false,
+                since: None,
+                consequences: Vec::new(),
+                values: Default::default(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn absorbing_again_changes_nothing_and_loses_nothing(found in proptest::collection::vec(finding(), 0..12)) {
+            let once = absorb(found.clone());
+            prop_assert_eq!(&absorb(once.clone()), &once);
+            // Whatever was found is a root or stands under one.
+            for finding in &found {
+                let told = once.iter().any(|root| {
+                    let same = |code: CauseCode, node: &Option<NodeName>, subject: &str| {
+                        code == finding.code && *node == finding.node && subject == finding.subject
+                    };
+                    same(root.code, &root.node, &root.subject)
+                        || root.consequences.iter().any(|c| matches!(c, Consequence::Cause { code, node, subject } if same(*code, node, subject)))
+                });
+                prop_assert!(told, "{:?} is gone", finding.code);
+            }
+        }
+
+        #[test]
+        fn the_order_of_findings_and_their_repetition_do_not_matter(found in proptest::collection::vec(finding(), 0..12)) {
+            let mut other: Vec<Finding> = found.iter().rev().chain(&found).cloned().collect();
+            other.rotate_left(found.len() / 2);
+            prop_assert_eq!(absorb(other), absorb(found));
+        }
+    }
+}

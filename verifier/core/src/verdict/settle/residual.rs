@@ -94,8 +94,8 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
             ..blame
         };
     }
-    match place.segment {
-        Segment::Underlay if unreachable(reports, symptom) => fabric(CauseCode::PairCutOff, &place, symptom),
+    let by_exclusion = match place.segment {
+        Segment::Underlay if unreachable(reports, symptom) => return fabric(CauseCode::PairCutOff, &place, symptom),
         Segment::Underlay => fabric(CauseCode::UnderlayDropsTunnel, &place, symptom),
         Segment::InsideReceiver => match &symptom.to.pod {
             Some(pod) if place.leg == crate::observed::Leg::Reply => pods(CauseCode::PodUnresponsive, &symptom.to.node, pod),
@@ -105,8 +105,36 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
             Some(pod) => pods(CauseCode::PodUnresponsive, &symptom.from.node, pod),
             None => unexplained(Some(&place), symptom),
         },
-        _ => filter_by_drop(symptom, &place).unwrap_or_else(|| unexplained(Some(&place), symptom)),
+        _ => return filter_by_drop(reports, symptom, &place).unwrap_or_else(|| unexplained(Some(&place), symptom)),
+    };
+    // That nothing else is to blame holds only where all that could be was looked at.
+    match unseen(reports, &place, by_exclusion.pod.as_ref()) {
+        Some(why) => Blame {
+            programmed: Some(why),
+            ..unexplained(Some(&place).filter(|p| p.segment != Segment::Underlay), symptom)
+        },
+        None => by_exclusion,
     }
+}
+
+/// Why a cause at this place may have been missed.
+fn unseen(reports: &Reports<'_>, place: &Place, pod: Option<&PodRef>) -> Option<String> {
+    for node in [Some(&place.node), place.towards.as_ref()].into_iter().flatten() {
+        let Some(report) = reports.get(node) else {
+            // A node that judges by itself has nobody else's report, and says what it can.
+            if reports.len() > 1 {
+                return Some(format!("{node}: no report"));
+            }
+            continue;
+        };
+        if let Some(gap) = report.unseen.first() {
+            return Some(format!("{}: {}: {}", report.node, gap.source, gap.why));
+        }
+        if let Some(pod) = pod.filter(|pod| report.unseen_pods.contains(*pod)) {
+            return Some(format!("{}: the inside of {pod} was not seen", report.node));
+        }
+    }
+    None
 }
 
 fn crosses(symptom: &Symptom) -> bool {
@@ -163,6 +191,15 @@ fn by_suspects(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Optio
     // endpoint's own chain is more particular than any other.
     found.sort_by_key(|(_, s)| (s.moved.is_none(), s.code != CauseCode::PolicyBlocked, s.subject.clone()));
     let (node, first) = found.first()?;
+    // One that merely sits there is no suspect while a filter may have been missed, unless the kernel says that no filter did it.
+    let acquitted = symptom
+        .drop
+        .as_ref()
+        .and_then(|d| filtered(d.location.as_deref(), d.reason.as_deref()))
+        == Some(false);
+    if first.moved.is_none() && !acquitted && reports.get(*node).is_some_and(|r| !r.unseen.is_empty()) {
+        return None;
+    }
     let same: Vec<&str> = found
         .iter()
         .filter(|(n, s)| n == node && s.code == first.code)
@@ -311,7 +348,7 @@ fn filtered(location: Option<&str>, reason: Option<&str>) -> Option<bool> {
 }
 
 /// A drop made by netfilter whose rule has no counter.
-fn filter_by_drop(symptom: &Symptom, place: &Place) -> Option<Blame> {
+fn filter_by_drop(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Option<Blame> {
     let drop = symptom.drop.as_ref()?;
     if filtered(drop.location.as_deref(), drop.reason.as_deref()) != Some(true) || drop.node != place.node {
         return None;
@@ -320,6 +357,13 @@ fn filter_by_drop(symptom: &Symptom, place: &Place) -> Option<Blame> {
         DropStage::Unknown => stages(place.segment, symptom).first().copied().unwrap_or(DropStage::Unknown),
         stage => stage,
     };
+    if let Some(why) = unseen(reports, place, None) {
+        // The rule may be the endpoint's own policy, which is no fault.
+        return Some(Blame {
+            programmed: Some(why),
+            ..unexplained(Some(place), symptom)
+        });
+    }
     Some(Blame {
         code: CauseCode::FilterDrop,
         node: Some(place.node.clone()),

@@ -27,7 +27,7 @@ fn stage(test: &str) -> Option<Stage> {
         return None;
     }
     if let Err(error) = program::path() {
-        eprintln!("{test}: skipped, {error:#}");
+        eprintln!("skipped: {test}: {error:#}");
         return None;
     }
     let prefix = unique_prefix();

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod events;
+pub mod fuzzing;
 pub mod host;
 pub mod intent;
 pub mod kubernetes;

@@ -20,7 +20,7 @@ pub fn can_run(test: &str) -> bool {
     match verifier_tests::fabric::require_root() {
         Ok(()) => true,
         Err(error) => {
-            eprintln!("{test}: skipped, {error}");
+            eprintln!("skipped: {test}: {error}");
             false
         }
     }

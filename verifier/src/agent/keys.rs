@@ -144,7 +144,7 @@ impl Keyring {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, KeyError> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();

@@ -128,16 +128,22 @@ pub struct Loaded {
 /// # Errors
 /// Where nothing that was read can be trusted; see the module's head.
 pub fn load(path: &Path, read_at: UnixNs) -> Result<Loaded, LoadError> {
-    let mut reader = Reader {
-        objects: Objects::new(read_at),
-        gaps: Vec::new(),
-        skipped: BTreeMap::new(),
-    };
+    let mut reader = Reader::new(read_at);
     for file in manifests_at(path)? {
         let text = fs::read_to_string(&file).map_err(|error| LoadError::Unreadable { path: file.clone(), error })?;
         reader.file(&file, &text)?;
     }
     reader.finish(path)
+}
+
+/// Reads the text of one manifest, as if it were all there is.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_text(file: &Path, text: &str, read_at: UnixNs) -> Result<Loaded, LoadError> {
+    let mut reader = Reader::new(read_at);
+    reader.file(file, text)?;
+    reader.finish(file)
 }
 
 /// The manifests at `path`, in order of name. Names with a leading dot are somebody's temporary or hidden files.
@@ -172,6 +178,14 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(read_at: UnixNs) -> Self {
+        Self {
+            objects: Objects::new(read_at),
+            gaps: Vec::new(),
+            skipped: BTreeMap::new(),
+        }
+    }
+
     fn file(&mut self, file: &Path, text: &str) -> Result<(), LoadError> {
         let place = |document: usize| Place {
             file: file.to_path_buf(),

@@ -10,6 +10,8 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_BYTES: usize = 24;
+/// Members looked at in one search: `sk_buff` with all its parts has some hundreds.
+const MEMBERS_MAX: u32 = 1 << 16;
 const TYPE_BYTES: usize = 12;
 
 /// Why a question to BTF has no answer.
@@ -140,12 +142,13 @@ impl Btf {
     pub fn offset(&self, structure: &str, path: &[&str]) -> Result<u32, BtfError> {
         let mut at = self.find(structure, &[kind::STRUCT], "struct")?;
         let mut bits = 0;
+        let mut budget = MEMBERS_MAX;
         for member in path {
-            let (offset, member_type) = self.member(at, member, 0)?.ok_or_else(|| BtfError::NoMember {
+            let (offset, member_type) = self.member(at, member, 0, &mut budget)?.ok_or_else(|| BtfError::NoMember {
                 structure: structure.to_owned(),
                 member: (*member).to_owned(),
             })?;
-            bits += offset;
+            bits = sum(bits, offset, at.at)?;
             at = self.resolve(member_type)?;
         }
         Ok(bits / 8)
@@ -180,12 +183,14 @@ impl Btf {
     }
 
     /// Offset in bits and type of a member, own or of an anonymous part.
-    fn member(&self, of: Type, name: &str, depth: u8) -> Result<Option<(u32, u32)>, BtfError> {
+    fn member(&self, of: Type, name: &str, depth: u8, budget: &mut u32) -> Result<Option<(u32, u32)>, BtfError> {
         // Real structures nest three deep; a bound keeps data that refers to itself from running us out of stack.
         if !matches!(of.kind, kind::STRUCT | kind::UNION) || depth > 16 {
             return Ok(None);
         }
         for index in 0..of.members {
+            // Nor may anonymous parts that name each other, each many times, keep us busy for ever.
+            *budget = budget.checked_sub(1).ok_or(BtfError::Malformed { offset: of.at })?;
             let at = of.at + TYPE_BYTES + index * 12;
             let member_type = u32_at(&self.data, at + 4)?;
             let offset = u32_at(&self.data, at + 8)? & if of.bitfields { 0x00ff_ffff } else { u32::MAX };
@@ -194,9 +199,9 @@ impl Btf {
                 return Ok(Some((offset, member_type)));
             }
             if self.is_named(member_name, "")
-                && let Some((inner, inner_type)) = self.member(self.resolve(member_type)?, name, depth + 1)?
+                && let Some((inner, inner_type)) = self.member(self.resolve(member_type)?, name, depth + 1, budget)?
             {
-                return Ok(Some((offset + inner, inner_type)));
+                return Ok(Some((sum(offset, inner, of.at)?, inner_type)));
             }
         }
         Ok(None)
@@ -257,6 +262,10 @@ impl Btf {
     }
 }
 
+fn sum(a: u32, b: u32, offset: usize) -> Result<u32, BtfError> {
+    a.checked_add(b).ok_or(BtfError::Malformed { offset })
+}
+
 fn u16_at(data: &[u8], at: usize) -> Result<u16, BtfError> {
     match data.get(at..).and_then(|rest| rest.first_chunk()) {
         Some(bytes) => Ok(u16::from_ne_bytes(*bytes)),
@@ -306,6 +315,22 @@ mod tests {
         assert!(matches!(btf.offset("outer", &["c"]), Err(BtfError::NoMember { .. })));
         assert!(matches!(btf.offset("nobody", &["c"]), Err(BtfError::NoType { .. })));
         assert_eq!(btf.enumerators("reason").unwrap(), [(1, "ONE".to_owned()), (2, "TWO".to_owned())]);
+    }
+
+    #[test]
+    fn parts_that_name_themselves_many_times_end_the_search() {
+        let mut types: Vec<u32> = vec![1, (4 << 24) | 60, 8];
+        for _ in 0..60 {
+            types.extend([0, 1, 0xffff_fff0]); // an anonymous member of its own type
+        }
+        let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let strings = b"\0self\0";
+        let mut data = [MAGIC.to_ne_bytes(), [1, 0]].concat();
+        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+            data.extend(word.to_ne_bytes());
+        }
+        let btf = Btf::parse([data, types, strings.to_vec()].concat()).unwrap();
+        assert!(matches!(btf.offset("self", &["x"]), Err(BtfError::Malformed { .. })));
     }
 
     #[test]

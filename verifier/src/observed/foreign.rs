@@ -151,7 +151,7 @@ fn name(program: &ProgramInfo) -> String {
 }
 
 /// A filter's name and program id, in the dump of one interface.
-fn filter(index: u32, kind: u16, message: &[u8]) -> Result<Option<(String, Option<u32>)>, Malformed> {
+pub(crate) fn filter(index: u32, kind: u16, message: &[u8]) -> Result<Option<(String, Option<u32>)>, Malformed> {
     if kind != RTM_NEWTFILTER {
         return Ok(None);
     }

@@ -53,7 +53,8 @@ pub fn with_tracepoint(layout: Layout) -> io::Result<Layout> {
     Err(last)
 }
 
-fn add_tracepoint(layout: Layout, format: &str) -> io::Result<Layout> {
+/// With the fields of the tracepoint, from its `format` file.
+pub(crate) fn add_tracepoint(layout: Layout, format: &str) -> io::Result<Layout> {
     let required = |name: &str| field_offset(format, name)?.ok_or_else(|| io::Error::other(format!("skb:kfree_skb has no field {name}")));
     Ok(Layout {
         tracepoint_skb: required("skbaddr")?,

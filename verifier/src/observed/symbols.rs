@@ -96,7 +96,7 @@ fn short(name: &str) -> String {
 }
 
 /// For each address the last function at or before it. Symbols without an address (hidden) find nothing.
-fn resolve(symbols: impl BufRead, addresses: &BTreeSet<u64>) -> io::Result<BTreeMap<u64, String>> {
+pub(crate) fn resolve(symbols: impl BufRead, addresses: &BTreeSet<u64>) -> io::Result<BTreeMap<u64, String>> {
     let mut best: BTreeMap<u64, (u64, String)> = BTreeMap::new();
     let (Some(&lowest), Some(&highest)) = (addresses.first(), addresses.last()) else {
         return Ok(BTreeMap::new());

@@ -292,7 +292,11 @@ fn helper() -> Result<(), State> {
 /// Asks which programs are attached to `lo` through tcx: a kernel without tcx does not know the question (EINVAL).
 fn tcx(netns: &Netns) -> Result<(), State> {
     let asked = netns.run_in(|| SchedClassifier::query_tcx("lo", TcAttachType::Ingress));
-    match asked.map_err(|error| unknown(&error))? {
+    tcx_answer(asked.map_err(|error| unknown(&error))?)
+}
+
+fn tcx_answer<T>(asked: Result<T, ProgramError>) -> Result<(), State> {
+    match asked {
         Ok(_) => Ok(()),
         Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
             Err(missing("the kernel does not know the attach type"))
@@ -352,11 +356,25 @@ fn host_processes(proc: &Path) -> Result<(), State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aya::sys::SyscallError;
 
     #[test]
     fn a_kernel_without_btf_is_told_so() {
         assert!(matches!(btf(Path::new("/nonexistent")), Err(State::Missing { .. })));
         assert!(matches!(btf(Path::new("/proc/self/status")), Err(State::Missing { .. })));
+    }
+
+    #[test]
+    fn a_kernel_without_tcx_is_told_so_and_a_refusal_is_none() {
+        let answer = |errno| {
+            tcx_answer::<()>(Err(ProgramError::SyscallError(SyscallError {
+                call: "bpf_prog_query",
+                io_error: io::Error::from_raw_os_error(errno),
+            })))
+        };
+        assert!(matches!(answer(libc::EINVAL), Err(State::Missing { .. })));
+        assert!(matches!(answer(libc::EPERM), Err(State::Unknown { .. })));
+        assert!(tcx_answer(Ok(())).is_ok());
     }
 
     #[test]

@@ -20,7 +20,7 @@
 mod errno;
 mod filter;
 pub mod keys;
-mod packet;
+pub(crate) mod packet;
 pub mod search;
 mod socket;
 mod visit;

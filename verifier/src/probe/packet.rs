@@ -28,7 +28,7 @@ use verifier_ebpf::wire::{HEADER_BYTES, Header, Kind};
 
 /// What was read from a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// For the session.
     Event(Event),
     /// Nothing of ours: another program's traffic, offered to a raw socket.
@@ -106,7 +106,7 @@ pub(super) fn tcp_syn(probe: &Probe, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
 }
 
 /// Reads a UDP reply.
-pub(super) fn udp_reply(payload: &[u8], from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
+pub(crate) fn udp_reply(payload: &[u8], from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
     match keys.verify(payload) {
         Ok(header) if header.kind == Kind::Reply => reply(header, from, mono_ns),
         // A request that comes to a source port: somebody sends our own packets back at us.
@@ -116,7 +116,7 @@ pub(super) fn udp_reply(payload: &[u8], from: Ipv4Addr, keys: &ProbeKeys, mono_n
 }
 
 /// Reads an echo reply: what follows the IP header. It carries the request's header as it was sent.
-pub(super) fn echo_reply(icmp: &[u8], identifier: u16, from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
+pub(crate) fn echo_reply(icmp: &[u8], identifier: u16, from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
     let Some(echo) = EchoReplyPacket::new(icmp) else {
         return Read::Event(Event::Truncated);
     };
@@ -148,7 +148,7 @@ fn ip_payload(packet: &[u8]) -> Option<(Ipv4Packet<'_>, &[u8])> {
 }
 
 /// Reads an echo reply from a raw socket. The socket gets it before `icmp_rcv` has verified the checksum, so that is done here.
-pub(super) fn raw_echo_reply(packet: &[u8], identifier: u16, keys: &ProbeKeys, mono_ns: u64) -> Read {
+pub(crate) fn raw_echo_reply(packet: &[u8], identifier: u16, keys: &ProbeKeys, mono_ns: u64) -> Read {
     let Some((ip, payload)) = ip_payload(packet) else {
         return Read::Event(Event::Truncated);
     };
@@ -162,7 +162,7 @@ pub(super) fn raw_echo_reply(packet: &[u8], identifier: u16, keys: &ProbeKeys, m
 }
 
 /// Reads a TCP answer from a raw socket, which gets it before `tcp_v4_rcv` has verified the checksum.
-pub(super) fn tcp_reply(packet: &[u8], config: &ProbeConfig, mono_ns: u64) -> Read {
+pub(crate) fn tcp_reply(packet: &[u8], config: &ProbeConfig, mono_ns: u64) -> Read {
     let Some((ip, payload)) = ip_payload(packet) else {
         return Read::Event(Event::Truncated);
     };
@@ -207,18 +207,18 @@ fn tcp_checksum_holds(tcp: &TcpPacket<'_>, from: Ipv4Addr, to: Ipv4Addr, length:
 }
 
 /// Low half of the id in the quote of an ICMP error about a UDP probe: `quoted` begins after the UDP header.
-pub(super) fn quoted_udp(quoted: &[u8], keys: &ProbeKeys) -> Option<u32> {
+pub(crate) fn quoted_udp(quoted: &[u8], keys: &ProbeKeys) -> Option<u32> {
     keys.verify(quoted).map(|header| low(header.probe_id)).ok()
 }
 
 /// Identifier and, if quoted, low half of the id in the quote of an ICMP error about an echo request.
-pub(super) fn quoted_echo(quoted: &[u8], keys: &ProbeKeys) -> Option<(u16, Option<u32>)> {
+pub(crate) fn quoted_echo(quoted: &[u8], keys: &ProbeKeys) -> Option<(u16, Option<u32>)> {
     let echo = EchoRequestPacket::new(quoted)?;
     (echo.get_icmp_type() == IcmpTypes::EchoRequest).then(|| (echo.get_identifier(), quoted_udp(echo.payload(), keys)))
 }
 
 /// Source port in the quote of an ICMP error about a TCP segment. Each SYN has its own, so it names the probe.
-pub(super) fn quoted_tcp(quoted: &[u8], config: &ProbeConfig) -> Option<u16> {
+pub(crate) fn quoted_tcp(quoted: &[u8], config: &ProbeConfig) -> Option<u16> {
     let port = |at: usize| quoted.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]));
     let (source, destination) = (port(0)?, port(2)?);
     (config.tcp_sources.contains(source) && destination == config.tcp_port).then_some(source)

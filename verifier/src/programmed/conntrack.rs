@@ -94,7 +94,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// `CTA_STATS_*` of one CPU.
-fn per_cpu(kind: u16, message: &[u8]) -> Result<Option<ConntrackStats>, Malformed> {
+pub(crate) fn per_cpu(kind: u16, message: &[u8]) -> Result<Option<ConntrackStats>, Malformed> {
     if kind != GET_STATS_CPU && kind != GET_STATS {
         return Ok(None);
     }
@@ -114,7 +114,7 @@ fn per_cpu(kind: u16, message: &[u8]) -> Result<Option<ConntrackStats>, Malforme
 }
 
 /// A flow, if it is translated: its reply is not the mirror of its original direction.
-fn flow(kind: u16, message: &[u8]) -> Result<Option<ConntrackFlow>, Malformed> {
+pub(crate) fn flow(kind: u16, message: &[u8]) -> Result<Option<ConntrackFlow>, Malformed> {
     if kind != NEW {
         return Ok(None);
     }

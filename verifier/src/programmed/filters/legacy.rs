@@ -16,11 +16,11 @@ use verifier_core::{
 const IPT_SO_GET_INFO: i32 = 64;
 const IPT_SO_GET_ENTRIES: i32 = 65;
 /// `struct ipt_getinfo`: name, valid hooks, five entries, five underflows, number of entries, size.
-const INFO_BYTES: usize = 32 + 4 + 20 + 20 + 4 + 4;
+pub(crate) const INFO_BYTES: usize = 32 + 4 + 20 + 20 + 4 + 4;
 /// `struct ipt_get_entries` up to its entries, which are aligned to 8.
 const ENTRIES_HEAD_BYTES: usize = 40;
 /// `struct ipt_entry` up to its matches.
-const ENTRY_BYTES: usize = 112;
+pub(crate) const ENTRY_BYTES: usize = 112;
 /// A rule set larger than this is refused rather than copied.
 const SIZE_MAX: usize = 64 << 20;
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
@@ -28,7 +28,7 @@ const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUT
 
 /// Why a table could not be read.
 #[derive(Debug, thiserror::Error)]
-enum LegacyError {
+pub(crate) enum LegacyError {
     #[error("the kernel refused table {table}: {source}")]
     Refused { table: String, source: io::Error },
     #[error("table {table} is not laid out as expected at byte {at}")]
@@ -148,7 +148,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
+/// Rules and base chains of a table: `struct ipt_getinfo`, then its entries.
+pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
     let bad = |at| LegacyError::Layout {
         table: table.to_owned(),
         at,

@@ -3,8 +3,8 @@
 //! Both backends are read, since a node can have both and only one of them shows in `nft list ruleset`: nf_tables (nft, iptables-nft) by
 //! nfnetlink, x_tables (iptables-legacy) by socket options. ip6tables-legacy is not read: its drops can be placed, their chain not named.
 
-mod legacy;
-mod nftables;
+pub(crate) mod legacy;
+pub(crate) mod nftables;
 
 use super::netns::Netns;
 use verifier_core::{

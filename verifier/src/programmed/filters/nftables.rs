@@ -87,7 +87,7 @@ fn hook(family: u8, number: u32) -> String {
 }
 
 /// A base chain, with its policy as a rule if that drops; none for a chain that is no base chain.
-fn chain(kind: u16, message: &[u8]) -> Result<Option<(BaseChain, Option<FilterRule>)>, Malformed> {
+pub(crate) fn chain(kind: u16, message: &[u8]) -> Result<Option<(BaseChain, Option<FilterRule>)>, Malformed> {
     if kind != NEW_CHAIN {
         return Ok(None);
     }
@@ -164,7 +164,7 @@ fn counter(value: &[u8]) -> Result<Option<u64>, Malformed> {
 }
 
 /// A rule, if it is worth knowing.
-fn rule(kind: u16, message: &[u8]) -> Result<Option<FilterRule>, Malformed> {
+pub(crate) fn rule(kind: u16, message: &[u8]) -> Result<Option<FilterRule>, Malformed> {
     if kind != NEW_RULE {
         return Ok(None);
     }

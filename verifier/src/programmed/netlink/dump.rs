@@ -204,16 +204,42 @@ impl<T, D: FnMut(u16, &[u8]) -> Result<Option<T>, Malformed>> Assembly<T, D> {
         self.interrupted
     }
 
-    /// The result.
-    pub fn finish(self, fault: Option<DumpFault>, retries: u32) -> Dumped<T> {
+    /// The result of this one attempt.
+    pub fn finish(self, fault: Option<DumpFault>) -> Dumped<T> {
         Dumped {
             values: self.values,
             fault,
             undecodable: self.undecodable,
             first_undecodable: self.first_undecodable,
-            retries,
+            retries: 0,
             datagrams: self.datagrams,
         }
+    }
+}
+
+/// Takes a dump again while it is disturbed, a bounded number of times. An attempt says what it gave and whether the table changed under it.
+fn repeated<T>(mut attempt: impl FnMut() -> (Dumped<T>, bool)) -> Dumped<T> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (mut dumped, interrupted) = attempt();
+        let again = match &dumped.fault {
+            None => interrupted,
+            Some(DumpFault::Overrun { .. }) => true,
+            // A dump that was abandoned may still be running on this socket (EBUSY); the kernel ends it as it is read.
+            Some(DumpFault::Refused { source }) => source.raw_os_error() == Some(libc::EBUSY),
+            Some(_) => false,
+        };
+        if again && attempts < ATTEMPTS {
+            continue;
+        }
+        dumped.fault = match dumped.fault {
+            None if interrupted => Some(DumpFault::Interrupted { attempts }),
+            Some(DumpFault::Overrun { .. }) => Some(DumpFault::Overrun { attempts }),
+            fault => fault,
+        };
+        dumped.retries = attempts - 1;
+        return dumped;
     }
 }
 
@@ -260,29 +286,13 @@ impl Channel {
 
     /// Dump, and dump again if it was disturbed. Never fails: what went wrong stands in the result.
     pub fn dump<T>(&mut self, request: &Request, mut decode: impl FnMut(u16, &[u8]) -> Result<Option<T>, Malformed>) -> Dumped<T> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
+        repeated(|| {
             self.sequence = self.sequence.wrapping_add(1);
             let mut assembly = Assembly::new(self.sequence, &mut decode);
             let fault = self.attempt(request, &mut assembly).err();
-            let again = match &fault {
-                None => assembly.interrupted(),
-                Some(DumpFault::Overrun { .. }) => true,
-                // A dump that was abandoned may still be running on this socket (EBUSY); the kernel ends it as it is read.
-                Some(DumpFault::Refused { source }) => source.raw_os_error() == Some(libc::EBUSY),
-                Some(_) => false,
-            };
-            if again && attempt < ATTEMPTS {
-                continue;
-            }
-            let fault = match fault {
-                None if assembly.interrupted() => Some(DumpFault::Interrupted { attempts: attempt }),
-                Some(DumpFault::Overrun { .. }) => Some(DumpFault::Overrun { attempts: attempt }),
-                fault => fault,
-            };
-            return assembly.finish(fault, attempt - 1);
-        }
+            let interrupted = assembly.interrupted();
+            (assembly.finish(fault), interrupted)
+        })
     }
 
     /// Dump a table without a generation counter (neighbours, FDB): the kernel walks its buckets anew for each datagram and marks nothing
@@ -388,3 +398,6 @@ fn timeval(duration: Duration) -> nix::sys::time::TimeVal {
     use nix::sys::time::TimeValLike;
     nix::sys::time::TimeVal::milliseconds(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

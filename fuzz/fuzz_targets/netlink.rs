@@ -1,0 +1,5 @@
+//! Fuzz target: the reader `netlink` of `verifier::fuzzing`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| assert!(verifier::fuzzing::read("netlink", bytes)));

@@ -1,0 +1,5 @@
+//! Fuzz target: the reader `replies` of `verifier::fuzzing`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| assert!(verifier::fuzzing::read("replies", bytes)));

@@ -2,7 +2,12 @@
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{LazyLock, OnceLock},
+};
 use verifier_core::{
     evidence::Evidence,
     names::NodeName,
@@ -35,23 +40,46 @@ impl Cluster {
     }
 }
 
-/// All of them, by the name of the fault.
-pub static ALL: LazyLock<Vec<(String, Cluster)>> = LazyLock::new(|| {
+/// One of them: by the name of its fault, read when it is first asked for.
+#[derive(Debug)]
+pub struct Golden {
+    pub name: String,
+    path: PathBuf,
+    cluster: OnceLock<Cluster>,
+}
+
+impl Golden {
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.get_or_init(|| {
+            let snapshot = GzDecoder::new(fs::File::open(&self.path).unwrap());
+            serde_json::from_reader(snapshot).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        })
+    }
+}
+
+/// All of them.
+pub static ALL: LazyLock<Vec<Golden>> = LazyLock::new(|| {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
-    let mut all: Vec<(String, Cluster)> = fs::read_dir(&directory)
+    let mut all: Vec<Golden> = fs::read_dir(&directory)
         .unwrap()
         .filter_map(|entry| {
             let path = entry.unwrap().path();
             let name = path.file_name()?.to_str()?.strip_suffix(".json.gz")?.to_owned();
             // One that is being made.
-            if name.starts_with("draft.") {
-                return None;
-            }
-            let snapshot = GzDecoder::new(fs::File::open(&path).unwrap());
-            Some((name, serde_json::from_reader(snapshot).unwrap()))
+            (!name.starts_with("draft.")).then_some(Golden {
+                name,
+                path,
+                cluster: OnceLock::new(),
+            })
         })
         .collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     assert!(!all.is_empty(), "no golden snapshot below {}", directory.display());
     all
 });
+
+/// The one of this name.
+pub fn named(name: &str) -> Cluster {
+    let golden = ALL.iter().find(|golden| golden.name == name);
+    golden.unwrap_or_else(|| panic!("no golden snapshot {name}")).cluster().clone()
+}

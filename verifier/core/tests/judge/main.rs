@@ -7,7 +7,7 @@ mod change;
 mod golden;
 
 use change::Dice;
-use golden::{ALL, Cluster, Judged};
+use golden::{ALL, Cluster, Judged, named};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use verifier_core::{
@@ -20,13 +20,13 @@ use verifier_core::{
 
 /// A golden snapshot, with more faults in it if asked for. A failing case is named by three numbers, not by megabytes of evidence.
 fn case((index, seed, more): (usize, u64, bool)) -> (&'static str, Cluster, Dice) {
-    let (name, cluster) = &ALL[index];
-    let mut cluster = cluster.clone();
+    let golden = &ALL[index];
+    let mut cluster = golden.cluster().clone();
     let mut dice = Dice(seed);
     if more {
         change::mutate(&mut cluster, &mut dice);
     }
-    (name, cluster, dice)
+    (&golden.name, cluster, dice)
 }
 
 fn cases() -> impl Strategy<Value = (usize, u64, bool)> {
@@ -163,7 +163,7 @@ proptest! {
 
 /// The healthy fabric, as it shows when the agent of `node-b` will not talk to the others.
 fn without_the_agent_of_b(contact: &PeerContact, udp: &Outcome) -> Cluster {
-    let (_, mut cluster) = ALL.iter().find(|(name, _)| name == "healthy").cloned().unwrap();
+    let mut cluster = named("healthy");
     let b = NodeName::from("node-b");
     cluster
         .nodes
@@ -213,4 +213,20 @@ fn an_agent_of_another_version_or_none_is_no_fault_of_forwarding() {
             report.unknown
         );
     }
+}
+
+#[test]
+fn a_node_without_intent_does_not_hide_that_packets_to_it_are_lost() {
+    let mut cluster = named("tunnel-device-down");
+    let b = cluster.nodes.get_mut(&NodeName::from("node-b")).and_then(change::value).unwrap();
+    b.intent = Evidence::unavailable("intent", "the API did not answer");
+    let report = cluster.judge().cluster;
+    // Why cannot be told without its intent; that it is, and where, can.
+    let told: Vec<_> = roots(&report)
+        .filter(|r| r.severity == Severity::Error)
+        .map(|r| (r.code, r.hop.as_deref()))
+        .collect();
+    assert_eq!(told, [(CauseCode::UnexplainedLoss, Some("node-b/eth0/ingress"))]);
+    let b = report.nodes.iter().find(|node| node.name.as_str() == "node-b").unwrap();
+    assert_eq!(b.verdict, Verdict::NotForwarding);
 }

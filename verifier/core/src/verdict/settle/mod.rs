@@ -86,8 +86,8 @@ fn both_there(reports: &Reports<'_>, symptom: &Symptom) -> bool {
         let (Some(pod), Some(report)) = (&end.pod, reports.get(&end.node)) else {
             return true;
         };
-        // A report without intent knows no pods, nor its own node.
-        let told = report.nodes.contains(&end.node);
+        // A report without intent knows no pods, nor its own node's address.
+        let told = report.host_ips.contains_key(&end.node);
         !told || report.pods.iter().any(|known| known.pod == *pod && !known.terminating)
     })
 }

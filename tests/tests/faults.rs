@@ -231,7 +231,7 @@ fn run(fabric: &Fabric, only: Option<&str>) {
     let overrides = fabric.state().overrides;
     assert_eq!(measure(&cast), ALL);
     for fault in faults::catalogue() {
-        if only.is_some_and(|only| only != fault.name) || matches!(fault.injection, Injection::Agent(_)) {
+        if only.is_some_and(|only| only != fault.name) || matches!(fault.injection, Injection::Agent(_) | Injection::Traffic(_)) {
             continue;
         }
         match fault.inject(fabric).unwrap_or_else(|e| panic!("{}: {e:#}", fault.name)) {

@@ -34,10 +34,14 @@ plain! {
 impl Owner {
     /// This very node.
     pub const LOCAL: u32 = 1;
-    /// Traffic to and from the owner is meant to be encapsulated.
-    pub const ENCAPSULATED: u32 = 2;
+    /// Traffic to and from the owner is meant to travel in VXLAN.
+    pub const VXLAN: u32 = 2;
     /// Within this block are addresses with another owner, as entries of their own.
     pub const EXCEPTIONS: u32 = 4;
+    /// Traffic to and from the owner is meant to travel in IPIP.
+    pub const IPIP: u32 = 8;
+    /// It is meant to travel in some tunnel; without it, bare.
+    pub const TUNNELLED: u32 = Self::VXLAN | Self::IPIP;
 
     #[inline(always)]
     const fn has(&self, flag: u32) -> bool {
@@ -98,14 +102,37 @@ pub const fn slots(peers: u32) -> u32 {
     peers * 2 * KINDS
 }
 
+/// What a packet is encapsulated in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Carrier {
+    /// VXLAN.
+    Vxlan = 1,
+    /// IP in IP.
+    Ipip = 2,
+}
+
+impl Carrier {
+    /// The owner's flag that intends it.
+    #[inline(always)]
+    const fn flag(self) -> u32 {
+        match self {
+            Self::Vxlan => Owner::VXLAN,
+            Self::Ipip => Owner::IPIP,
+        }
+    }
+}
+
 /// An encapsulated packet as the underlay tap sees it, addresses in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tunnelled {
+    /// What it is encapsulated in.
+    pub carrier: Carrier,
     /// Outer source.
     pub outer_source: u32,
     /// Outer destination.
     pub outer_destination: u32,
-    /// Network identifier.
+    /// Network identifier, of VXLAN.
     pub vni: u32,
     /// Inner source.
     pub source: u32,
@@ -139,28 +166,26 @@ pub const fn judge_tunnelled(config: &Config, direction: Direction, packet: &Tun
     if owner.vtep != other_end || owner.has(Owner::LOCAL) {
         return foreign;
     }
-    if packet.vni != config.vni {
-        return Conformance::WrongVni;
-    }
-    if !owner.has(Owner::ENCAPSULATED) {
+    // Bare by intent, or in the other kind of tunnel: then its network identifier matters to nobody.
+    if !owner.has(packet.carrier.flag()) {
         return Conformance::UnexpectedEncapsulation;
+    }
+    if matches!(packet.carrier, Carrier::Vxlan) && packet.vni != config.vni {
+        return Conformance::WrongVni;
     }
     Conformance::Conforming
 }
 
 /// Judges a bare packet, given the owner of its [`decisive`] address. `None` when it is none of our business: the owner is
-/// unknown, this node, or one that is reached without a tunnel.
+/// unknown, or this node.
 #[inline(always)]
 pub const fn judge_bare(config: &Config, owner: Option<&Owner>) -> Option<Conformance> {
     match owner {
-        Some(owner) if owner.has(Owner::ENCAPSULATED) && !owner.has(Owner::LOCAL) => {
-            if config.flags & Config::JUDGE == 0 {
-                Some(Conformance::Unjudged)
-            } else {
-                Some(Conformance::BareLeak)
-            }
-        }
-        _ => None,
+        Some(owner) if owner.has(Owner::LOCAL) => None,
+        Some(_) if config.flags & Config::JUDGE == 0 => Some(Conformance::Unjudged),
+        Some(owner) if owner.flags & Owner::TUNNELLED != 0 => Some(Conformance::BareLeak),
+        Some(_) => Some(Conformance::Conforming),
+        None => None,
     }
 }
 
@@ -181,6 +206,7 @@ mod tests {
         ..Config::NOTHING
     };
     const PACKET: Tunnelled = Tunnelled {
+        carrier: Carrier::Vxlan,
         outer_source: 1,
         outer_destination: 2,
         vni: 4096,
@@ -199,18 +225,24 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_case() {
-        let far = owner(2, Owner::ENCAPSULATED);
+        let far = owner(2, Owner::VXLAN);
         let judge = |packet: &Tunnelled, owner: &Owner| judge_tunnelled(&CONFIG, Direction::Egress, packet, Some(owner));
         assert_eq!(judge(&PACKET, &far), Conformance::Conforming);
-        assert_eq!(judge(&PACKET, &owner(3, Owner::ENCAPSULATED)), Conformance::WrongOwner);
+        assert_eq!(judge(&PACKET, &owner(3, Owner::VXLAN)), Conformance::WrongOwner);
         assert_eq!(judge(&Tunnelled { vni: 1, ..PACKET }, &far), Conformance::WrongVni);
         assert_eq!(judge(&PACKET, &owner(2, 0)), Conformance::UnexpectedEncapsulation);
+        let in_ip = Tunnelled {
+            carrier: Carrier::Ipip,
+            vni: 0,
+            ..PACKET
+        };
+        assert_eq!(judge(&in_ip, &owner(2, Owner::IPIP)), Conformance::Conforming);
+        assert_eq!(judge(&in_ip, &owner(3, Owner::IPIP)), Conformance::WrongOwner);
+        assert_eq!(judge(&in_ip, &far), Conformance::UnexpectedEncapsulation);
+        assert_eq!(judge(&PACKET, &owner(2, Owner::IPIP)), Conformance::UnexpectedEncapsulation);
+        assert_eq!(judge(&PACKET, &owner(2, Owner::LOCAL | Owner::VXLAN)), Conformance::WrongOwner);
         assert_eq!(
-            judge(&PACKET, &owner(2, Owner::LOCAL | Owner::ENCAPSULATED)),
-            Conformance::WrongOwner
-        );
-        assert_eq!(
-            judge_tunnelled(&CONFIG, Direction::Ingress, &PACKET, Some(&owner(1, Owner::ENCAPSULATED))),
+            judge_tunnelled(&CONFIG, Direction::Ingress, &PACKET, Some(&owner(1, Owner::VXLAN))),
             Conformance::Conforming
         );
         assert_eq!(
@@ -227,15 +259,14 @@ mod tests {
 
     #[test]
     fn bare_packets_matter_only_where_encapsulation_is_meant() {
-        assert_eq!(
-            judge_bare(&CONFIG, Some(&owner(2, Owner::ENCAPSULATED))),
-            Some(Conformance::BareLeak)
-        );
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, 0))), None);
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::ENCAPSULATED | Owner::LOCAL))), None);
+        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::VXLAN))), Some(Conformance::BareLeak));
+        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::IPIP))), Some(Conformance::BareLeak));
+        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, 0))), Some(Conformance::Conforming));
+        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::LOCAL))), None);
+        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::VXLAN | Owner::LOCAL))), None);
         assert_eq!(judge_bare(&CONFIG, None), None);
         assert_eq!(
-            judge_bare(&Config { flags: 0, ..CONFIG }, Some(&owner(2, Owner::ENCAPSULATED))),
+            judge_bare(&Config { flags: 0, ..CONFIG }, Some(&owner(2, Owner::VXLAN))),
             Some(Conformance::Unjudged)
         );
     }

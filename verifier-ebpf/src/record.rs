@@ -154,7 +154,7 @@ plain! {
         pub icmp_mtu_bytes: u16,
         /// [`Class`].
         pub class: u8,
-        /// [`PacketRecord::BARE`] or [`PacketRecord::VXLAN`].
+        /// [`PacketRecord::BARE`] and the others.
         pub encapsulation: u8,
         /// Inner IP protocol.
         pub protocol: u8,
@@ -186,6 +186,8 @@ impl PacketRecord {
     pub const BARE: u8 = 0;
     /// In VXLAN.
     pub const VXLAN: u8 = 1;
+    /// In IP.
+    pub const IPIP: u8 = 2;
     /// Flag: the inner header forbids fragmentation.
     pub const DONT_FRAGMENT: u8 = 1;
     /// Flag: this is the first of several fragments.
@@ -267,7 +269,7 @@ plain! {
         pub ifindex: u32,
         /// `CLOCK_MONOTONIC`.
         pub time_ns: u64,
-        /// Outer source, in host order; for a bare packet zero.
+        /// Outer source, in host order; zero for a bare packet.
         pub outer_source: u32,
         /// Outer destination.
         pub outer_destination: u32,
@@ -275,7 +277,7 @@ plain! {
         pub source: u32,
         /// Inner destination.
         pub destination: u32,
-        /// Network identifier.
+        /// Network identifier, of VXLAN.
         pub vni: u32,
         /// Peer that the decisive address belongs to, 0 for unknown.
         pub peer: u32,

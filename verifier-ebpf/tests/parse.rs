@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use verifier_ebpf::config::Config;
+use verifier_ebpf::conformance::Carrier;
 use verifier_ebpf::parse::{Layer, Start, Stop, Triage, Why, describe, triage};
 use verifier_ebpf::plain::Field as _;
 use verifier_ebpf::record::{Class, Direction, PacketRecord, Tap};
@@ -146,6 +147,11 @@ fn encapsulate(packet: &[u8], options: u8) -> Vec<u8> {
     ethernet(0x20, &ip(NODE_A, NODE_B, 17, options, &udp(50_000, 4789, &inner)))
 }
 
+/// In IP instead, as `tunl0` does.
+fn in_ip(packet: &[u8], options: u8) -> Vec<u8> {
+    ethernet(0x20, &ip(NODE_A, NODE_B, 4, options, packet))
+}
+
 fn found(frame: &[u8]) -> Result<PacketRecord, Stop> {
     let mut record = PacketRecord::ZERO;
     describe(frame, Start::Ethernet, &CONFIG, &mut record).map(|_| record)
@@ -167,10 +173,13 @@ fn every_shape_of_a_probe_is_found_bare_and_encapsulated() {
             };
             assert_eq!(id as u32, PROBE_ID as u32);
             for tap in [Tap::Workload, Tap::Tunnel] {
-                assert_eq!(triage(&bare[..], tap, Direction::Egress, &CONFIG), Triage::Candidate);
+                assert_eq!(
+                    triage(&bare[..], Start::Ethernet, tap, Direction::Egress, &CONFIG),
+                    Triage::Candidate
+                );
             }
             assert!(matches!(
-                triage(&bare[..], Tap::Underlay, Direction::Egress, &CONFIG),
+                triage(&bare[..], Start::Ethernet, Tap::Underlay, Direction::Egress, &CONFIG),
                 Triage::Bare { candidate: true, .. }
             ));
 
@@ -183,7 +192,7 @@ fn every_shape_of_a_probe_is_found_bare_and_encapsulated() {
             );
             assert_eq!((record.outer_destination_mac, record.destination_mac), ([0x20; 6], [0x10; 6]));
             assert_eq!(record.outer_source[12..], NODE_A);
-            let Triage::Encapsulated(seen) = triage(&outer[..], Tap::Underlay, Direction::Egress, &CONFIG) else {
+            let Triage::Encapsulated(seen) = triage(&outer[..], Start::Ethernet, Tap::Underlay, Direction::Egress, &CONFIG) else {
                 panic!("{class:?} not seen in the tunnel")
             };
             assert!(seen.candidate);
@@ -200,20 +209,77 @@ fn every_shape_of_a_probe_is_found_bare_and_encapsulated() {
 }
 
 #[test]
+fn every_shape_of_a_probe_is_found_in_ip_and_without_a_frame() {
+    for options in [0, 3, 10] {
+        for (class, packet) in bare_probes(options) {
+            let outer = in_ip(&packet, options);
+            let record = found(&outer).unwrap_or_else(|stop| panic!("{class:?}: {stop:?}"));
+            assert_eq!(Class::from_byte(record.class), class);
+            assert_eq!(
+                (record.encapsulation, record.vni, record.outer_protocol, record.outer_source_port),
+                (PacketRecord::IPIP, 0, 4, 0)
+            );
+            assert_eq!((record.outer_destination_mac, record.destination_mac), ([0x20; 6], [0; 6]));
+            assert_eq!((&record.outer_source[12..], &record.source[12..]), (&NODE_A[..], &packet[12..16]));
+            let Triage::Encapsulated(seen) = triage(&outer[..], Start::Ethernet, Tap::Underlay, Direction::Egress, &CONFIG) else {
+                panic!("{class:?} not seen in the tunnel")
+            };
+            assert!(seen.candidate);
+            assert_eq!(
+                (seen.carrier, seen.port, seen.vni, seen.outer_destination),
+                (Carrier::Ipip, 0, 0, u32::from_be_bytes(NODE_B))
+            );
+
+            // At the tunnel device the packet stands alone, and on a point-to-point underlay the outer header comes first.
+            assert_eq!(
+                triage(&packet[..], Start::Ip, Tap::Tunnel, Direction::Ingress, &CONFIG),
+                Triage::Candidate
+            );
+            let mut alone = PacketRecord::ZERO;
+            describe(&packet[..], Start::Ip, &CONFIG, &mut alone).unwrap();
+            assert_eq!((alone.class, alone.encapsulation), (record.class, PacketRecord::BARE));
+            assert!(matches!(
+                triage(&outer[14..], Start::Ip, Tap::Underlay, Direction::Egress, &CONFIG),
+                Triage::Encapsulated(again) if again == seen
+            ));
+        }
+    }
+}
+
+#[test]
+fn ip_in_ip_that_is_cut_or_of_another_family_is_not_ours() {
+    let whole = in_ip(&bare_probes(0).swap_remove(0).1, 0);
+    let at = |bytes: &[u8]| triage(bytes, Start::Ethernet, Tap::Underlay, Direction::Ingress, &CONFIG);
+    assert_eq!(at(&whole[..14 + 20 + 19]), Triage::Short(Layer::InnerIp));
+    assert_eq!(at(&whole[..14 + 20 + 20]), Triage::Short(Layer::Transport));
+    let mut six = whole.clone();
+    six[14 + 20] = 0x60;
+    assert_eq!(at(&six), Triage::NotOurs);
+    assert_eq!(
+        found(&six).map(|_| ()),
+        Err(Stop {
+            layer: Layer::InnerIp,
+            why: Why::Unsupported
+        })
+    );
+}
+
+#[test]
 fn an_icmp_error_about_the_tunnel_itself_names_the_probe_inside() {
     for (class, packet) in bare_probes(0) {
         if class == Class::IcmpError {
             continue;
         }
-        let outer = encapsulate(&packet, 0);
-        let error = ethernet(0x30, &ip(NODE_B, NODE_A, 1, 0, &icmp(3, 3, &outer[14..])));
-        match found(&error) {
-            Ok(record) => {
-                assert_eq!(Class::from_byte(record.class), Class::IcmpError);
-                assert_eq!(record.quoted_source[12..], packet[12..16]);
+        for outer in [encapsulate(&packet, 0), in_ip(&packet, 2)] {
+            let error = ethernet(0x30, &ip(NODE_B, NODE_A, 1, 0, &icmp(3, 3, &outer[14..])));
+            match found(&error) {
+                Ok(record) => {
+                    assert_eq!(Class::from_byte(record.class), Class::IcmpError);
+                    assert_eq!(record.quoted_source[12..], packet[12..16]);
+                }
+                // The kernel never complains about a reset or an answer, and a quote of one names no SYN.
+                Err(stop) => assert!(matches!(class, Class::TcpReset | Class::TcpSynAck), "{class:?} {stop:?}"),
             }
-            // The kernel never complains about a reset or an answer, and a quote of one names no SYN.
-            Err(stop) => assert!(matches!(class, Class::TcpReset | Class::TcpSynAck), "{class:?} {stop:?}"),
         }
     }
 }
@@ -266,6 +332,7 @@ fn what_is_not_a_probe_says_where_parsing_stopped() {
     assert_eq!(
         triage(
             &ethernet(0, &ip([1, 1, 1, 1], [2, 2, 2, 2], 6, 0, &tcp(1, 2, 3, 4, 16)))[..],
+            Start::Ethernet,
             Tap::Underlay,
             Direction::Egress,
             &CONFIG
@@ -275,12 +342,12 @@ fn what_is_not_a_probe_says_where_parsing_stopped() {
 }
 
 fn any_probe_frame() -> impl Strategy<Value = Vec<u8>> {
-    (0u8..11, 0usize..9, any::<bool>()).prop_map(|(options, shape, tunnelled)| {
+    (0u8..11, 0usize..9, 0u8..3).prop_map(|(options, shape, carrier)| {
         let packet = bare_probes(options).swap_remove(shape).1;
-        if tunnelled {
-            encapsulate(&packet, options)
-        } else {
-            ethernet(0x10, &packet)
+        match carrier {
+            0 => ethernet(0x10, &packet),
+            1 => in_ip(&packet, options),
+            _ => encapsulate(&packet, options),
         }
     })
 }
@@ -316,10 +383,10 @@ proptest! {
             let encapsulated = found(&frame).is_ok_and(|record| record.encapsulation != PacketRecord::BARE);
             if !encapsulated {
                 for tap in [Tap::Workload, Tap::Tunnel] {
-                    prop_assert!(matches!(triage(&frame[..], tap, Direction::Egress, &CONFIG), Triage::Candidate));
+                    prop_assert!(matches!(triage(&frame[..], Start::Ethernet, tap, Direction::Egress, &CONFIG), Triage::Candidate));
                 }
             }
-            let seen = match triage(&frame[..], Tap::Underlay, Direction::Egress, &CONFIG) {
+            let seen = match triage(&frame[..], Start::Ethernet, Tap::Underlay, Direction::Egress, &CONFIG) {
                 Triage::Candidate => true,
                 Triage::Bare { candidate, .. } => candidate,
                 Triage::Encapsulated(encapsulated) => encapsulated.candidate,

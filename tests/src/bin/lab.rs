@@ -6,9 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use verifier_tests::fabric::{Fabric, FabricSpec};
+use verifier_tests::fabric::{self, Encapsulation, Fabric, FabricSpec};
 use verifier_tests::faults::{self, Outcome};
 use verifier_tests::lab::{Files, LAB_PREFIX, Stage, Turn, agents, program};
 
@@ -36,6 +36,9 @@ enum Action {
         /// Pods on each node: pod-a1, pod-a2, …
         #[arg(long, default_value_t = 2)]
         pods: usize,
+        /// How pod traffic travels between the nodes.
+        #[arg(long, value_enum, default_value_t = Encapsulation::Vxlan, value_name = "MODE")]
+        encapsulation: Encapsulation,
         /// Start no agents: a bare fabric, to look at or to run an agent on by hand.
         #[arg(long)]
         no_agents: bool,
@@ -64,7 +67,19 @@ enum Action {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.action {
-        Action::Up { nodes, pods, no_agents } => up(&cli.prefix, nodes, pods, no_agents).map(|()| ExitCode::SUCCESS),
+        Action::Up {
+            nodes,
+            pods,
+            encapsulation,
+            no_agents,
+        } => {
+            let spec = FabricSpec {
+                nodes,
+                pods_per_node: pods,
+                ..FabricSpec::of(&cli.prefix, encapsulation)
+            };
+            up(spec, no_agents).map(|()| ExitCode::SUCCESS)
+        }
         Action::Validate { arguments } => ask(&cli.prefix, "validate", arguments),
         Action::Trace { arguments } => ask(&cli.prefix, "trace", arguments),
         Action::Break { fault } => break_it(&cli.prefix, fault.as_deref()),
@@ -77,16 +92,14 @@ fn main() -> ExitCode {
     })
 }
 
-fn up(prefix: &str, nodes: usize, pods: usize, no_agents: bool) -> Result<()> {
+fn up(spec: FabricSpec, no_agents: bool) -> Result<()> {
     let began = Instant::now();
-    let spec = FabricSpec {
-        prefix: prefix.to_owned(),
-        nodes,
-        pods_per_node: pods,
-        ..FabricSpec::default()
-    };
+    if let Some(why) = fabric::lacking(&spec)? {
+        bail!("{}: {why}", spec.encapsulation);
+    }
+    let files = Files::of_lab(&spec.prefix)?;
     // Half a lab is no lab: until all of it stands, an error removes it again. The logs stay, for whoever asks why.
-    let mut stage = Stage::raise(spec, Files::of_lab(prefix)?)?;
+    let mut stage = Stage::raise(spec, files)?;
     if !no_agents {
         stage.start_agents()?;
     }
@@ -122,8 +135,8 @@ fn describe(fabric: &Fabric, files: &Files) {
     println!("\nmanifests  {}", files.manifests().display());
     println!("logs       {}", files.directory().join("agent-*.log").display());
     println!("\ncargo xtask lab validate | trace pod-a1 pod-b1 | break FAULT | mend | down");
-    if let Some(node) = fabric.nodes().last() {
-        println!("break it   ip netns exec {} ip link set vxlan.calico down", node.netns);
+    if let (Some(node), Some(device)) = (fabric.nodes().last(), fabric.spec().encapsulation.device()) {
+        println!("break it   ip netns exec {} ip link set {device} down", node.netns);
     }
 }
 
@@ -149,7 +162,8 @@ fn standing(prefix: &str) -> Option<Fabric> {
 
 fn break_it(prefix: &str, fault: Option<&str>) -> Result<ExitCode> {
     let Some(name) = fault else {
-        for fault in faults::catalogue() {
+        let encapsulation = Fabric::attach(prefix).map_or(Encapsulation::Vxlan, |fabric| fabric.spec().encapsulation);
+        for fault in faults::catalogue_of(encapsulation) {
             println!("{:40} {}", fault.name, fault.description);
         }
         return Ok(ExitCode::SUCCESS);

@@ -6,10 +6,13 @@
 
 use anyhow::Result;
 
-use super::plan::{FabricSpec, Node, Pod, TUNNEL_DEVICE};
+use super::{
+    Carrier,
+    plan::{FabricSpec, Node, Pod},
+};
 use crate::nft::{
     Batch, Cmp, Expr, Family, Hook, META_MARK as MARK, Verdict, drop_table, hook, ifname,
-    rules::{all, count_and, ct_state, iifname, key, oifname, saddr_in, udp_dport},
+    rules::{all, count_and, ct_state, iifname, ip_protocol, key, oifname, saddr_in, udp_dport},
 };
 
 /// Calico's table.
@@ -18,6 +21,8 @@ const FAMILY: Family = Family::Ip;
 /// Mark bit that says "a policy or profile accepted this packet".
 const ACCEPT_MARK: u32 = 0x1_0000;
 const ALL_VXLAN_NET: &str = "cali40all-vxlan-net";
+const IPPROTO_IPIP: u8 = 4;
+const ALL_HOSTS_NET: &str = "cali40all-hosts-net";
 
 /// Name of the chain for packets to a workload.
 #[must_use]
@@ -45,13 +50,16 @@ pub fn program(spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> 
     drop_table(FAMILY, TABLE)?;
     let mut batch = Batch::new();
     batch.table(FAMILY, TABLE);
-    batch.address_set(FAMILY, TABLE, ALL_VXLAN_NET);
-    let hosts: Vec<_> = nodes
-        .iter()
-        .filter(|n| n.index != node.index)
-        .map(|n| (key(n.host_ip), None))
-        .collect();
-    batch.elements(FAMILY, (TABLE, ALL_VXLAN_NET), &hosts);
+    if let Some(set) = allowed_hosts(spec) {
+        batch.address_set(FAMILY, TABLE, set);
+        // The node itself is in the set of all hosts only.
+        let hosts: Vec<_> = nodes
+            .iter()
+            .filter(|n| set == ALL_HOSTS_NET || n.index != node.index)
+            .map(|n| (key(n.host_ip), None))
+            .collect();
+        batch.elements(FAMILY, (TABLE, set), &hosts);
+    }
     let maps = ["filter-cali-from-wl-dispatch", "filter-cali-to-wl-dispatch"];
     for map in maps {
         batch.verdict_map(FAMILY, TABLE, map);
@@ -82,7 +90,7 @@ pub fn program(spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> 
     }
     raw_rules(&mut batch, spec);
     filter_rules(&mut batch, spec);
-    nat_rules(&mut batch, node);
+    nat_rules(&mut batch, spec, node);
     for pod in pods.iter().filter(|pod| pod.node == node.index) {
         endpoint(&mut batch, pod);
     }
@@ -117,8 +125,20 @@ fn set_mark(on: bool) -> Vec<Expr> {
     ]
 }
 
+/// Felix's set of the hosts whose tunnel packets are let in.
+const fn allowed_hosts(spec: &FabricSpec) -> Option<&'static str> {
+    match spec.encapsulation.tunnel() {
+        Carrier::Vxlan => Some(ALL_VXLAN_NET),
+        Carrier::Ipip => Some(ALL_HOSTS_NET),
+        Carrier::Bare => None,
+    }
+}
+
 /// VXLAN is kept out of conntrack (since 3.29).
 fn raw_rules(batch: &mut Batch, spec: &FabricSpec) {
+    if spec.encapsulation.tunnel() != Carrier::Vxlan {
+        return;
+    }
     for chain in ["raw-cali-PREROUTING", "raw-cali-OUTPUT"] {
         let notrack = vec![Expr::Counter, Expr::Notrack];
         rule(batch, chain, &[udp_dport(spec.port), notrack], None);
@@ -145,18 +165,21 @@ fn filter_rules(batch: &mut Batch, spec: &FabricSpec) {
         rule(batch, chain, &[count_and(Verdict::Drop)], Some("Unknown interface"));
     }
     let input = "filter-cali-INPUT";
-    rule(
-        batch,
-        input,
-        &[udp_dport(spec.port), saddr_in(ALL_VXLAN_NET), count_and(Verdict::Accept)],
-        Some("Allow IPv4 VXLAN packets from allowed hosts"),
-    );
-    rule(
-        batch,
-        input,
-        &[udp_dport(spec.port), count_and(Verdict::Drop)],
-        Some("Drop IPv4 VXLAN packets from non-allowed hosts"),
-    );
+    if let Some(set) = allowed_hosts(spec) {
+        let (packet, name) = match spec.encapsulation.tunnel() {
+            Carrier::Ipip => (ip_protocol(IPPROTO_IPIP), "IPIP"),
+            Carrier::Vxlan | Carrier::Bare => (udp_dport(spec.port), "VXLAN"),
+        };
+        let allow = [packet.clone(), saddr_in(set), count_and(Verdict::Accept)];
+        rule(batch, input, &allow, Some(&format!("Allow IPv4 {name} packets from allowed hosts")));
+        let drop = [packet, count_and(Verdict::Drop)];
+        rule(
+            batch,
+            input,
+            &drop,
+            Some(&format!("Drop IPv4 {name} packets from non-allowed hosts")),
+        );
+    }
     // DefaultEndpointToHostAction is Accept in the manifests: pods may talk to their host.
     rule(batch, input, &[iifname("cali*"), count_and(Verdict::Accept)], None);
     rule(batch, "filter-cali-OUTPUT", &[oifname("cali*"), count_and(Verdict::Return)], None);
@@ -164,12 +187,13 @@ fn filter_rules(batch: &mut Batch, spec: &FabricSpec) {
 
 /// Host traffic into the tunnel must carry the tunnel's address
 /// (`StaticNATPostroutingChains`); pod traffic to other pods keeps its own.
-fn nat_rules(batch: &mut Batch, node: &Node) {
+fn nat_rules(batch: &mut Batch, spec: &FabricSpec, node: &Node) {
+    let Some(device) = spec.encapsulation.device() else { return };
     let not_tunnel = vec![Expr::Payload(1, 12, 4), Expr::Compare(Cmp::Eq, node.host_ip.octets().to_vec())];
     rule(
         batch,
         "nat-cali-POSTROUTING",
-        &[oifname(TUNNEL_DEVICE), not_tunnel, vec![Expr::Counter, Expr::Masquerade]],
+        &[oifname(device), not_tunnel, vec![Expr::Counter, Expr::Masquerade]],
         Some("Masquerade host traffic into the tunnel"),
     );
 }

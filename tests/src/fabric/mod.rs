@@ -1,4 +1,4 @@
-//! A Calico-shaped VXLAN cluster out of network namespaces, on the real kernel.
+//! A Calico-shaped cluster out of network namespaces, on the real kernel. By default its pool is VXLAN's:
 //!
 //! ```text
 //!                    PREFIX-switch: bridge br0, 172.18.0.1 (the gateway that swallows)
@@ -10,12 +10,16 @@
 //!   PREFIX-pod-a1, PREFIX-pod-a2   (eth0 /32, gateway 169.254.1.1)
 //! ```
 //!
+//! Other encapsulations have other tunnel devices, or none; where only traffic between subnets is encapsulated every third node is in a
+//! second subnet (`br1`, 172.18.1.0/24), and the switch routes between the two.
+//!
 //! [`Fabric::up`] builds it (and first removes whatever a crashed run left), [`Fabric::attach`]
 //! finds one that is standing, [`Fabric::down`] removes every trace. What a fabric looks like, and
 //! what the API would claim about it, is kept in a state file so that separate commands can work on
 //! one fabric.
 
 pub mod chains;
+mod encapsulation;
 pub mod node;
 pub mod plan;
 pub mod sysctl;
@@ -33,6 +37,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use encapsulation::{Carrier, Encapsulation};
 pub use plan::{FabricSpec, Node, Phase, Pod};
 
 use crate::{
@@ -61,6 +66,12 @@ pub struct Overrides {
     pub affinity_nodes: BTreeMap<Ipv4Net, String>,
     /// nodes without a tunnel address annotation
     pub without_tunnel_address: BTreeSet<String>,
+    /// `programClusterRoutes` of FelixConfiguration and BGPConfiguration, which a Calico of [`Overrides::calico_version`] heeds
+    #[serde(default)]
+    pub program_cluster_routes: Option<(String, String)>,
+    /// another version of Calico than the fabric's
+    #[serde(default)]
+    pub calico_version: Option<String>,
 }
 
 /// Everything that separate commands must know about a standing fabric.
@@ -81,6 +92,14 @@ pub struct State {
     pub manifests: Option<PathBuf>,
     /// what takes out the fault that is in
     pub undo: Option<Undo>,
+}
+
+impl State {
+    /// The version of Calico that the API tells.
+    #[must_use]
+    pub fn calico_version(&self) -> &str {
+        self.overrides.calico_version.as_ref().unwrap_or(&self.spec.calico_version)
+    }
 }
 
 /// A standing fabric. Dropping the value leaves it standing.
@@ -156,18 +175,22 @@ impl Fabric {
     fn build_switch(&self) -> Result<()> {
         let switch = Netns::create(&self.spec.switch_netns())?;
         switch.run(|| {
-            // A gateway that swallows: it answers ARP and forwards nothing.
-            sysctl::set("net/ipv4/ip_forward", "0")?;
+            // A gateway that swallows: it answers ARP and forwards nothing, or between the subnets only, which is all it has routes to.
+            let forwards = if self.spec.encapsulation.crosses_subnets() { "1" } else { "0" };
+            sysctl::set("net/ipv4/ip_forward", forwards)?;
             sysctl::set("net/ipv4/conf/all/rp_filter", "0")?;
             sysctl::set("net/ipv4/conf/default/rp_filter", "0")?;
             // The switch must switch: without this iptables would see bridged frames.
             sysctl::set_if_there("net/bridge/bridge-nf-call-iptables", "0")?;
             let mut nl = Rtnl::open()?;
             nl.set_up("lo", true)?;
-            nl.add_bridge(plan::BRIDGE, Some([0x02, 0x00, 172, 18, 0, 1]))?;
-            let underlay: Ipv4Net = plan::UNDERLAY.parse()?;
-            nl.add_address(plan::BRIDGE, Ipv4Net::new(plan::GATEWAY, underlay.prefix_len())?)?;
-            nl.set_up(plan::BRIDGE, true)
+            for subnet in self.spec.subnets() {
+                let bridge = plan::bridge(subnet);
+                nl.add_bridge(&bridge, Some([0x02, 0x00, 172, 18, subnet, 1]))?;
+                nl.add_address(&bridge, Ipv4Net::new(plan::gateway(subnet), plan::UNDERLAY_PREFIX_LEN)?)?;
+                nl.set_up(&bridge, true)?;
+            }
+            Ok(())
         })
     }
 
@@ -183,7 +206,7 @@ impl Fabric {
                 Some(&file),
                 self.spec.underlay_mtu_bytes,
             )?;
-            nl.set_controller(&node.switch_port, plan::BRIDGE)?;
+            nl.set_controller(&node.switch_port, &plan::bridge(node.subnet))?;
             nl.set_up(&node.switch_port, true)
         })?;
         netns.run(|| node::program_underlay(node))
@@ -422,6 +445,16 @@ impl Fabric {
         // The state is plain data that is replaced as a whole: a panic elsewhere cannot spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why this kernel cannot have a fabric of that kind, if it cannot. Tried in a namespace that is thrown away.
+pub fn lacking(spec: &FabricSpec) -> Result<Option<String>> {
+    require_root()?;
+    let name = format!("{}-try", spec.prefix);
+    let netns = Netns::create(&name)?;
+    let lacks = netns.run(|| node::lacks(spec));
+    netns::delete(&name)?;
+    lacks
 }
 
 fn state_file(prefix: &str) -> PathBuf {

@@ -1,19 +1,22 @@
-//! What Felix programs on a node for a VXLAN pool: tunnel device, routes, neighbours, FDB.
+//! What Felix (and for some pools BIRD) programs on a node: tunnel device, routes, neighbours, FDB.
 //!
 //! [`program_tunnel`] makes the state what it should be from whatever it is, the way Felix's
 //! resync does, so it serves for bringing a fabric up and for undoing faults.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use ipnet::Ipv4Net;
 use netlink_packet_route::{link::LinkAttribute, neighbour::NeighbourState};
 
 use super::{
-    plan::{FabricSpec, GATEWAY, HOST_SIDE_MAC, Node, POD_DEVICE, POD_GATEWAY, Pod, TUNNEL_DEVICE, UNDERLAY, UNDERLAY_DEVICE},
+    Carrier,
+    plan::{
+        FabricSpec, HOST_SIDE_MAC, IPIP_DEVICE, Node, POD_DEVICE, POD_GATEWAY, Pod, TUNNEL_DEVICE, UNDERLAY_DEVICE, UNDERLAY_PREFIX_LEN,
+    },
     sysctl,
 };
 use crate::{
     netns::Netns,
-    nl::{Route, Rtnl, Vxlan, absent_is_fine, host_net, proto},
+    nl::{Route, Rtnl, Vxlan, absent_is_fine, errno, host_net, proto},
 };
 
 /// Settings that a node needs before Calico starts, and those Felix writes once at its start
@@ -30,15 +33,14 @@ pub fn program_sysctls() -> Result<()> {
 pub fn program_underlay(node: &Node) -> Result<()> {
     let mut nl = Rtnl::open()?;
     nl.set_up("lo", true)?;
-    let network: Ipv4Net = UNDERLAY.parse().context("the underlay's prefix")?;
-    nl.add_address(UNDERLAY_DEVICE, Ipv4Net::new(node.host_ip, network.prefix_len())?)?;
+    nl.add_address(UNDERLAY_DEVICE, Ipv4Net::new(node.host_ip, UNDERLAY_PREFIX_LEN)?)?;
     nl.set_up(UNDERLAY_DEVICE, true)?;
-    nl.replace_route(&default_route())
+    nl.replace_route(&default_route(node))
 }
 
 /// The node's default route.
-pub fn default_route() -> Route {
-    let mut route = Route::unicast(Ipv4Net::default(), Some(GATEWAY), UNDERLAY_DEVICE, proto::STATIC);
+pub fn default_route(node: &Node) -> Route {
+    let mut route = Route::unicast(Ipv4Net::default(), Some(node.gateway()), UNDERLAY_DEVICE, proto::STATIC);
     route.link_scope = false;
     route
 }
@@ -51,16 +53,42 @@ pub fn tunnel_route(spec: &FabricSpec, remote: &Node, block: Ipv4Net) -> Route {
     route
 }
 
-/// Every route that Felix keeps on `node` for the blocks of `nodes`.
+/// The route of `node` to a block of `remote`, or to an address that it borrowed.
+pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: Ipv4Net) -> Route {
+    let birds = spec.encapsulation.is_birds();
+    let protocol = if birds { proto::BIRD } else { proto::FELIX };
+    match spec.encapsulation.between(node, remote) {
+        Carrier::Vxlan => tunnel_route(spec, remote, dst),
+        Carrier::Ipip => {
+            let mut route = Route::unicast(dst, Some(remote.host_ip), IPIP_DEVICE, protocol);
+            route.onlink = true;
+            route
+        }
+        Carrier::Bare => {
+            let mut route = Route::unicast(dst, Some(remote.host_ip), UNDERLAY_DEVICE, protocol);
+            // BIRD has it from the BGP next hop, Felix says so.
+            route.onlink = !birds;
+            route
+        }
+    }
+}
+
+/// Every route that Felix or BIRD keeps on `node` for the blocks and borrowed addresses of `nodes`.
 pub fn block_routes(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Vec<Route> {
     let mut routes = Vec::new();
+    let own = if spec.encapsulation.is_birds() { proto::BIRD } else { proto::FELIX };
     for other in nodes {
         for &block in &other.blocks {
             routes.push(if other.index == node.index {
-                Route::blackhole(block, proto::FELIX)
+                Route::blackhole(block, own)
             } else {
-                tunnel_route(spec, other, block)
+                remote_route(spec, node, other, block)
             });
+        }
+    }
+    for (address, borrower) in spec.loans(nodes) {
+        if borrower.index != node.index {
+            routes.push(remote_route(spec, node, borrower, address));
         }
     }
     routes
@@ -70,10 +98,55 @@ pub fn block_routes(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Vec<Route
 /// of `nodes`. To be called inside the node's namespace.
 pub fn program_tunnel(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Result<()> {
     let mut nl = Rtnl::open()?;
-    program_device(&mut nl, spec, node)?;
-    program_address(&mut nl, node)?;
-    program_routes(&mut nl, spec, node, nodes)?;
-    program_neighbours(&mut nl, node, nodes)
+    match spec.encapsulation.tunnel() {
+        Carrier::Vxlan => {
+            program_device(&mut nl, spec, node)?;
+            program_address(&mut nl, TUNNEL_DEVICE, node)?;
+            program_routes(&mut nl, spec, node, nodes)?;
+            program_neighbours(&mut nl, node, nodes)
+        }
+        Carrier::Ipip => {
+            program_ipip(&mut nl, spec)?;
+            program_address(&mut nl, IPIP_DEVICE, node)?;
+            program_routes(&mut nl, spec, node, nodes)
+        }
+        Carrier::Bare => program_routes(&mut nl, spec, node, nodes),
+    }
+}
+
+/// What a fault calls `tunl0` that cannot be deleted.
+pub const IPIP_AWAY: &str = "tunl0-away";
+
+/// The kernel makes `tunl0` by itself in every namespace once it has IPIP; Felix asks for it all the same, and so do we, in case the machine
+/// keeps such devices to its first namespace.
+fn program_ipip(nl: &mut Rtnl, spec: &FabricSpec) -> Result<()> {
+    if nl.link(IPIP_AWAY)?.is_some() {
+        nl.set_up(IPIP_AWAY, false)?;
+        nl.change_link(IPIP_AWAY, vec![LinkAttribute::IfName(IPIP_DEVICE.to_owned())])?;
+    }
+    if nl.link(IPIP_DEVICE)?.is_none() {
+        match nl.add_ipip(IPIP_DEVICE) {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
+            other => other?,
+        }
+    }
+    nl.change_link(IPIP_DEVICE, vec![LinkAttribute::Mtu(spec.pod_mtu_bytes())])?;
+    nl.set_up(IPIP_DEVICE, true)
+}
+
+/// Why this kernel cannot have the encapsulation, if it cannot. To be called inside a namespace that is thrown away.
+pub fn lacks(spec: &FabricSpec) -> Result<Option<String>> {
+    if spec.encapsulation.tunnel() != Carrier::Ipip {
+        return Ok(None);
+    }
+    let mut nl = Rtnl::open()?;
+    match nl.add_ipip("dpv-try") {
+        Ok(()) => nl.delete_link("dpv-try").map(|()| None),
+        Err(error) if errno(&error) == Some(libc::EOPNOTSUPP) => {
+            Ok(Some("this kernel has no IPIP (CONFIG_NET_IPIP, module ipip)".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn program_device(nl: &mut Rtnl, spec: &FabricSpec, node: &Node) -> Result<()> {
@@ -103,13 +176,13 @@ fn program_device(nl: &mut Rtnl, spec: &FabricSpec, node: &Node) -> Result<()> {
 
 /// Exactly one address, as `ensureAddressOnLink` sees to. The right one is added before others go:
 /// with its last address the device would lose its routes.
-fn program_address(nl: &mut Rtnl, node: &Node) -> Result<()> {
+fn program_address(nl: &mut Rtnl, device: &str, node: &Node) -> Result<()> {
     let right = host_net(node.tunnel_ip);
-    nl.add_address(TUNNEL_DEVICE, right)?;
-    let index = nl.index(TUNNEL_DEVICE)?;
+    nl.add_address(device, right)?;
+    let index = nl.index(device)?;
     for (link, address) in nl.addresses()? {
         if link == index && address != right {
-            nl.delete_address(TUNNEL_DEVICE, address)?;
+            nl.delete_address(device, address)?;
         }
     }
     Ok(())
@@ -118,8 +191,9 @@ fn program_address(nl: &mut Rtnl, node: &Node) -> Result<()> {
 fn program_routes(nl: &mut Rtnl, spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Result<()> {
     let wanted = block_routes(spec, node, nodes);
     for route in nl.routes()? {
-        // Felix's ownership rules: whatever is on the tunnel device, or carries its protocol.
-        let owned = route.dev.as_deref() == Some(TUNNEL_DEVICE) || route.protocol == proto::FELIX;
+        // The ownership rules: whatever is on the tunnel device, or carries Felix's or BIRD's protocol.
+        let on_tunnel = route.dev.is_some() && route.dev.as_deref() == spec.encapsulation.device();
+        let owned = on_tunnel || matches!(route.protocol, proto::FELIX | proto::BIRD);
         if owned && !wanted.iter().any(|w| w.dst == route.dst) {
             absent_is_fine(nl.delete_route(&route))?;
         }

@@ -8,17 +8,21 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
+use super::Encapsulation;
+
 /// The tunnel device of VXLAN pools (`dataplanedefs`).
 pub const TUNNEL_DEVICE: &str = "vxlan.calico";
+/// The tunnel device of IPIP pools (`dataplanedefs`).
+pub const IPIP_DEVICE: &str = "tunl0";
 /// The device that carries the underlay on every node.
 pub const UNDERLAY_DEVICE: &str = "eth0";
 /// A pod's device.
 pub const POD_DEVICE: &str = "eth0";
-/// The bridge in the switch namespace.
+/// The bridge of the first subnet in the switch namespace.
 pub const BRIDGE: &str = "br0";
-/// The underlay.
-pub const UNDERLAY: &str = "172.18.0.0/24";
-/// The switch's own address, every node's default gateway.
+/// Prefix length of the underlay's subnets.
+pub const UNDERLAY_PREFIX_LEN: u8 = 24;
+/// The switch's own address in the first subnet, its nodes' default gateway.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// The pods' gateway, answered by proxy ARP.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -40,7 +44,13 @@ pub struct FabricSpec {
     pub nodes: usize,
     /// pods on each node when the fabric comes up, 1 to 20
     pub pods_per_node: usize,
-    /// MTU of the underlay; the tunnel and the pods get 50 bytes less
+    /// how pod traffic travels between nodes
+    #[serde(default)]
+    pub encapsulation: Encapsulation,
+    /// whether the second node's last pod has its address from the last node's second block
+    #[serde(default)]
+    pub borrows: bool,
+    /// MTU of the underlay; the tunnel and the pods get what the encapsulation leaves of it
     pub underlay_mtu_bytes: u32,
     /// VXLAN network identifier
     pub vni: u32,
@@ -56,6 +66,8 @@ impl Default for FabricSpec {
             prefix: "dpv".to_owned(),
             nodes: 3,
             pods_per_node: 2,
+            encapsulation: Encapsulation::Vxlan,
+            borrows: false,
             underlay_mtu_bytes: 1500,
             vni: 4096,
             port: 4789,
@@ -76,10 +88,40 @@ impl FabricSpec {
         Ok(())
     }
 
-    /// MTU of the tunnel device and the pods: VXLAN over IPv4 costs 50 bytes (`mtu_defaults`).
+    /// A fabric of this encapsulation as the demonstration raises it. Other than plain VXLAN's it has a borrowed address, so that the route
+    /// to one is among what can break.
+    #[must_use]
+    pub fn of(prefix: &str, encapsulation: Encapsulation) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            encapsulation,
+            borrows: encapsulation != Encapsulation::Vxlan,
+            ..Self::default()
+        }
+    }
+
+    /// MTU of the tunnel device and the pods.
     #[must_use]
     pub fn pod_mtu_bytes(&self) -> u32 {
-        self.underlay_mtu_bytes - 50
+        self.underlay_mtu_bytes - self.encapsulation.overhead_bytes()
+    }
+
+    /// Subnets of the underlay.
+    pub fn subnets(&self) -> impl Iterator<Item = u8> {
+        0..if self.encapsulation.crosses_subnets() { 2 } else { 1 }
+    }
+
+    /// Borrowed addresses, each with the node that borrowed it.
+    #[must_use]
+    pub fn loans<'n>(&self, nodes: &'n [Node]) -> Vec<(Ipv4Net, &'n Node)> {
+        self.pod_plans(nodes)
+            .into_iter()
+            .filter_map(|pod| {
+                let node = nodes.get(pod.node)?;
+                let borrowed = !node.blocks.iter().any(|block| block.contains(&pod.ip));
+                borrowed.then_some((Ipv4Net::from(pod.ip), node))
+            })
+            .collect()
     }
 
     /// Felix puts an `mtu` metric on tunnel routes from 3.31 on.
@@ -107,7 +149,16 @@ impl FabricSpec {
         let mut pods = Vec::new();
         for node in nodes {
             for number in 1..=self.pods_per_node {
-                pods.push(Pod::plan(self, node, number));
+                let mut pod = Pod::plan(self, node, number);
+                let lender = nodes.last().and_then(|last| last.blocks.get(1));
+                if let Some(block) = lender
+                    && self.borrows
+                    && node.index == 1
+                    && number == self.pods_per_node
+                {
+                    pod.ip = Ipv4Addr::from(u32::from(block.network()) + 40);
+                }
+                pods.push(pod);
             }
         }
         pods
@@ -123,6 +174,9 @@ pub struct Node {
     pub name: String,
     /// `a` …
     pub letter: char,
+    /// its subnet of the underlay: 0, or 1 for every third node where there are two
+    #[serde(default)]
+    pub subnet: u8,
     /// its namespace
     pub netns: String,
     /// its port on the switch
@@ -144,6 +198,7 @@ impl Node {
         let offset = u8::try_from(index)?;
         let letter = char::from(b'a' + offset);
         let name = format!("node-{letter}");
+        let subnet = u8::from(spec.encapsulation.crosses_subnets() && index % 3 == 2);
         let mut blocks = vec![block(7 + index * 75)?];
         // The last node owns a second block, without pods: routes and blackholes are per block.
         if index + 1 == spec.nodes {
@@ -151,10 +206,11 @@ impl Node {
         }
         Ok(Self {
             index,
+            subnet,
             netns: format!("{}-{name}", spec.prefix),
             switch_port: format!("sw-{name}"),
-            underlay_mac: [0x02, 0x00, 172, 18, 0, offset + 2],
-            host_ip: Ipv4Addr::new(172, 18, 0, offset + 2),
+            underlay_mac: [0x02, 0x00, 172, 18, subnet, offset + 2],
+            host_ip: Ipv4Addr::new(172, 18, subnet, offset + 2),
             tunnel_ip: blocks[0].network(),
             vtep_mac: vtep_mac(&name),
             blocks,
@@ -163,11 +219,29 @@ impl Node {
         })
     }
 
+    /// The node's default gateway.
+    #[must_use]
+    pub const fn gateway(&self) -> Ipv4Addr {
+        gateway(self.subnet)
+    }
+
     /// The node's main block.
     #[must_use]
     pub fn block(&self) -> Ipv4Net {
         self.blocks[0]
     }
+}
+
+/// The switch's own address in a subnet.
+#[must_use]
+pub const fn gateway(subnet: u8) -> Ipv4Addr {
+    Ipv4Addr::new(172, 18, subnet, 1)
+}
+
+/// The bridge of a subnet in the switch namespace.
+#[must_use]
+pub fn bridge(subnet: u8) -> String {
+    format!("br{subnet}")
 }
 
 /// The `number`th block of the pool. Block numbers are spread so that no code can get away with

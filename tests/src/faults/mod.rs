@@ -10,6 +10,7 @@
 
 mod cast;
 mod datastore;
+mod encapsulation;
 mod expect;
 mod filters;
 mod foreign;
@@ -27,7 +28,10 @@ pub use cast::Cast;
 pub use expect::{Blame, Class, Expectation, Place, PodState, Verdict};
 pub use undo::{Step, Undo};
 
-use crate::fabric::Fabric;
+use crate::{
+    fabric::{Encapsulation, Fabric},
+    foreign::traffic::Traffic,
+};
 
 /// What became of an injection.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub enum Injection {
     Fabric(fn(&Cast<'_>) -> Result<Outcome>),
     /// Concerns the agent of `node-b`, which whoever started the agents must do.
     Agent(AgentFault),
+    /// Packets that last as long as the value that it gives.
+    Traffic(fn(&Cast<'_>) -> Result<Traffic>),
 }
 
 /// What happens to an agent.
@@ -71,7 +77,21 @@ pub struct Fault {
     pub expect: fn(&Cast<'_>) -> Expectation,
 }
 
-/// All faults, in the order in which a demonstration tells them.
+/// The faults that a fabric of this encapsulation can have, in the order in which a demonstration tells them: for plain VXLAN the spine's
+/// catalogue and what else can happen to its packets, for the others what is particular to them and a few that are the same everywhere.
+#[must_use]
+pub fn catalogue_of(encapsulation: Encapsulation) -> Vec<&'static Fault> {
+    let particular = encapsulation::FAULTS
+        .iter()
+        .filter(|(under, _)| under.contains(&encapsulation))
+        .map(|(_, fault)| fault);
+    let common = catalogue()
+        .into_iter()
+        .filter(|fault| encapsulation == Encapsulation::Vxlan || encapsulation::COMMON.contains(&fault.name));
+    common.chain(particular).collect()
+}
+
+/// The spine's faults: those of a VXLAN fabric that change its kernel or its objects.
 #[must_use]
 pub fn catalogue() -> Vec<&'static Fault> {
     [
@@ -92,8 +112,10 @@ pub fn catalogue() -> Vec<&'static Fault> {
 
 /// The fault of that name.
 pub fn find(name: &str) -> Result<&'static Fault> {
+    let particular = encapsulation::FAULTS.iter().map(|(_, fault)| fault);
     catalogue()
         .into_iter()
+        .chain(particular)
         .find(|fault| fault.name == name)
         .ok_or_else(|| anyhow!("there is no fault {name}"))
 }
@@ -104,6 +126,9 @@ impl Fault {
         let cast = Cast::of(fabric)?;
         match self.injection {
             Injection::Agent(_) => Ok(Outcome::Skipped("an agent's fault is for whoever started the agents".to_owned())),
+            Injection::Traffic(_) => Ok(Outcome::Skipped(
+                "its packets flow only while somebody sends them: `cargo xtask demo -- --only` plays it".to_owned(),
+            )),
             Injection::Fabric(inject) => {
                 let outcome = inject(&cast)?;
                 if let Outcome::Injected(undo) = &outcome {

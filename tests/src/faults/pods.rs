@@ -119,12 +119,12 @@ fn proxy_arp_off(cast: &Cast<'_>) -> Result<Outcome> {
 }
 
 fn no_default_route(cast: &Cast<'_>) -> Result<Outcome> {
-    cast.on(cast.b, |nl| nl.delete_route(&default_route()))?;
+    cast.on(cast.b, |nl| nl.delete_route(&default_route(cast.b)))?;
     for pod in cast.pods_of(cast.b) {
         cast.inside(&pod, |nl| nl.flush_dynamic_neighbours())?;
     }
     injected(vec![Step::Route {
         netns: cast.b.netns.clone(),
-        route: default_route(),
+        route: default_route(cast.b),
     }])
 }

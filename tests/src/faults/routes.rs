@@ -12,7 +12,7 @@ use super::{
 use crate::{
     fabric::{
         Node,
-        node::tunnel_route,
+        node::{block_routes, tunnel_route},
         plan::{GATEWAY, UNDERLAY_DEVICE},
     },
     nl::{Route, Rule, proto},
@@ -194,7 +194,11 @@ fn hijacked_by_rule(cast: &Cast<'_>) -> Result<Outcome> {
 }
 
 fn blackhole_missing(cast: &Cast<'_>) -> Result<Outcome> {
-    let route = Route::blackhole(cast.b.block(), proto::FELIX);
-    cast.on(cast.b, |nl| nl.delete_route(&route))?;
+    let routes = block_routes(cast.fabric.spec(), cast.b, cast.fabric.nodes());
+    let own = routes
+        .iter()
+        .find(|route| route.dst == cast.b.block())
+        .context("a node has a blackhole for its block")?;
+    cast.on(cast.b, |nl| nl.delete_route(own))?;
     injected(vec![restore(cast.b)])
 }

@@ -94,7 +94,7 @@ fn between(cast: &Cast<'_>, code: &str) -> Expectation {
 
 /// Attaches a program to a port of the switch, where packets from the node come in or packets to
 /// it go out.
-fn on_port(cast: &Cast<'_>, node: &Node, direction: Direction, what: &Match, action: Action) -> Result<Step> {
+pub(super) fn on_port(cast: &Cast<'_>, node: &Node, direction: Direction, what: &Match, action: Action) -> Result<Step> {
     let code = assemble(Place::Tc, what, action)?;
     let program = bpf::load(Place::Tc, "switch_fault", &code)?;
     let link = node.switch_port.clone();

@@ -4,10 +4,12 @@
 //! * [`bpf`]: loading and attaching them (tcx, XDP), by bpf(2);
 //! * [`tc`]: the older way, a clsact qdisc with a `bpf` classifier;
 //! * [`legacy`]: rules of iptables-legacy;
-//! * [`offload`]: checksum offload of a device.
+//! * [`offload`]: checksum offload of a device;
+//! * [`traffic`]: packets against intent.
 
 pub mod bpf;
 pub mod legacy;
 pub mod offload;
 pub mod program;
 pub mod tc;
+pub mod traffic;

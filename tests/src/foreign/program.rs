@@ -24,6 +24,8 @@ pub struct Match {
     pub dst: Option<Ipv4Addr>,
     /// UDP with that destination port
     pub udp_dport: Option<u16>,
+    /// that IP protocol
+    pub protocol: Option<u8>,
     /// UDP source port: these bits, this value
     pub sport_bits: Option<(u16, u16)>,
     /// IP length above that many bytes (of each segment, when segments travel together)
@@ -65,6 +67,10 @@ pub fn assemble(place: Place, wanted: &Match, action: Action) -> Result<Vec<[u8;
         asm.jump_if(Cond::Ne, Reg::R2, 17, pass);
         asm.load(Size::H, Reg::R2, Reg::R10, BUFFER + 36);
         asm.jump_if(Cond::Ne, Reg::R2, i32::from(port.to_be()), pass);
+    }
+    if let Some(protocol) = wanted.protocol {
+        asm.load(Size::B, Reg::R2, Reg::R10, BUFFER + 23);
+        asm.jump_if(Cond::Ne, Reg::R2, i32::from(protocol), pass);
     }
     for (offset, address) in [(26, wanted.src), (30, wanted.dst)] {
         if let Some(address) = address {

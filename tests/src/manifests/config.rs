@@ -23,6 +23,21 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
             "spec": spec,
         })
     };
+    let (vxlan, ipip) = state.spec.encapsulation.pool_modes();
+    let mut felix = json!({
+        "bpfConnectTimeLoadBalancing": "TCP",
+        "floatingIPs": "Disabled",
+        "logSeverityScreen": "Info",
+        "nftablesMode": "Enabled",
+        "reportingInterval": "0s",
+        "vxlanPort": state.spec.port,
+        "vxlanVNI": state.spec.vni,
+    });
+    let mut bgp = json!({ "nodeToNodeMeshEnabled": state.spec.encapsulation.is_birds() });
+    if let Some((by_felix, by_bird)) = &state.overrides.program_cluster_routes {
+        felix["programClusterRoutes"] = json!(by_felix);
+        bgp["programClusterRoutes"] = json!(by_bird);
+    }
     vec![
         object(
             "IPPool",
@@ -32,31 +47,19 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
                 "assignmentMode": "Automatic",
                 "blockSize": BLOCK_PREFIX_LEN,
                 "cidr": POOL,
-                "ipipMode": "Never",
+                "ipipMode": ipip,
                 "natOutgoing": true,
                 "nodeSelector": "all()",
-                "vxlanMode": "Always",
+                "vxlanMode": vxlan,
             }),
         ),
-        object(
-            "FelixConfiguration",
-            "default",
-            json!({
-                "bpfConnectTimeLoadBalancing": "TCP",
-                "floatingIPs": "Disabled",
-                "logSeverityScreen": "Info",
-                "nftablesMode": "Enabled",
-                "reportingInterval": "0s",
-                "vxlanPort": state.spec.port,
-                "vxlanVNI": state.spec.vni,
-            }),
-        ),
-        object("BGPConfiguration", "default", json!({ "nodeToNodeMeshEnabled": false })),
+        object("FelixConfiguration", "default", felix),
+        object("BGPConfiguration", "default", bgp),
         object(
             "ClusterInformation",
             "default",
             json!({
-                "calicoVersion": state.spec.calico_version,
+                "calicoVersion": state.calico_version(),
                 "clusterGUID": "5a1d0c9e4b7f4d0e8c3b2a1908f7e6d5",
                 "clusterType": "k8s,kubeadm,kdd",
                 "datastoreReady": true,
@@ -67,6 +70,8 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
 
 /// The calico-node container, the same in the DaemonSet and in its pods.
 pub(super) fn calico_node_container(state: &State) -> Value {
+    let backend = if state.spec.encapsulation.is_birds() { "bird" } else { "vxlan" };
+    let (vxlan, ipip) = state.spec.encapsulation.pool_modes();
     let env = |name: &str, value: &str| json!({ "name": name, "value": value });
     json!({
         "env": [
@@ -76,17 +81,17 @@ pub(super) fn calico_node_container(state: &State) -> Value {
                 "name": "NODENAME",
                 "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "spec.nodeName" } },
             },
-            env("CALICO_NETWORKING_BACKEND", "vxlan"),
+            env("CALICO_NETWORKING_BACKEND", backend),
             env("CLUSTER_TYPE", "k8s"),
             env("IP", "autodetect"),
-            env("CALICO_IPV4POOL_IPIP", "Never"),
-            env("CALICO_IPV4POOL_VXLAN", "Always"),
+            env("CALICO_IPV4POOL_IPIP", ipip),
+            env("CALICO_IPV4POOL_VXLAN", vxlan),
             env("CALICO_DISABLE_FILE_LOGGING", "true"),
             env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT"),
             env("FELIX_IPV6SUPPORT", "false"),
             env("FELIX_HEALTHENABLED", "true"),
         ],
-        "image": format!("calico/node:{}", state.spec.calico_version),
+        "image": format!("calico/node:{}", state.calico_version()),
         "name": "calico-node",
         "securityContext": { "privileged": true },
     })

@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::{CREATED, uid};
-use crate::fabric::{Node, Pod, State};
+use crate::fabric::{Carrier, Node, Pod, State};
 
 /// `10-244-0-0-26` (`libcalico-go/lib/names/cidr.go`).
 fn cidr_name(block: Ipv4Net) -> String {
@@ -34,12 +34,20 @@ fn object(state: &State, node: &Node, block: Ipv4Net) -> Value {
         }
     };
     let has_tunnel = !state.overrides.without_tunnel_address.contains(&node.name);
-    if has_tunnel && block.contains(&node.tunnel_ip) {
+    let tunnel = match state.spec.encapsulation.tunnel() {
+        Carrier::Vxlan => Some("vxlan"),
+        Carrier::Ipip => Some("ipip"),
+        Carrier::Bare => None,
+    };
+    if let Some(tunnel) = tunnel
+        && has_tunnel
+        && block.contains(&node.tunnel_ip)
+    {
         allocate(
             u32::from(node.tunnel_ip) - base,
             json!({
-                "handle_id": format!("vxlan-tunnel-addr-{}", node.name),
-                "secondary": { "node": node.name, "type": "vxlanTunnelAddress" },
+                "handle_id": format!("{tunnel}-tunnel-addr-{}", node.name),
+                "secondary": { "node": node.name, "type": format!("{tunnel}TunnelAddress") },
             }),
         );
     }

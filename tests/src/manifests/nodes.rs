@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CREATED, uid};
-use crate::fabric::{Node, State};
+use crate::fabric::{Carrier, Node, State, plan::UNDERLAY_PREFIX_LEN};
 
 pub(super) fn nodes(state: &State) -> Vec<Value> {
     state.nodes.iter().map(|node| object(state, node)).collect()
@@ -12,14 +12,18 @@ pub(super) fn nodes(state: &State) -> Vec<Value> {
 fn object(state: &State, node: &Node) -> Value {
     let mut annotations = json!({
         "kubeadm.alpha.kubernetes.io/cri-socket": "unix:///run/containerd/containerd.sock",
-        "projectcalico.org/IPv4Address": format!("{}/24", node.host_ip),
-        "projectcalico.org/IPv4VXLANTunnelAddr": node.tunnel_ip.to_string(),
+        "projectcalico.org/IPv4Address": format!("{}/{UNDERLAY_PREFIX_LEN}", node.host_ip),
         "volumes.kubernetes.io/controller-managed-attach-detach": "true",
     });
-    if state.overrides.without_tunnel_address.contains(&node.name)
-        && let Some(map) = annotations.as_object_mut()
+    let key = match state.spec.encapsulation.tunnel() {
+        Carrier::Vxlan => Some("projectcalico.org/IPv4VXLANTunnelAddr"),
+        Carrier::Ipip => Some("projectcalico.org/IPv4IPIPTunnelAddr"),
+        Carrier::Bare => None,
+    };
+    if let Some(key) = key
+        && !state.overrides.without_tunnel_address.contains(&node.name)
     {
-        map.remove("projectcalico.org/IPv4VXLANTunnelAddr");
+        annotations[key] = json!(node.tunnel_ip.to_string());
     }
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         json!({

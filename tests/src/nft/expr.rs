@@ -209,6 +209,12 @@ pub mod rules {
         vec![Expr::Meta(META_PROTOCOL), Expr::Compare(Cmp::Eq, vec![8, 0])]
     }
 
+    /// `meta l4proto NUMBER`
+    #[must_use]
+    pub fn ip_protocol(number: u8) -> Vec<Expr> {
+        vec![Expr::Meta(META_L4PROTO), Expr::Compare(Cmp::Eq, vec![number])]
+    }
+
     /// `udp dport PORT`
     #[must_use]
     pub fn udp_dport(port: u16) -> Vec<Expr> {

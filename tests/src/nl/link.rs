@@ -160,6 +160,15 @@ impl Rtnl {
         .with_context(|| format!("make VXLAN device {name}"))
     }
 
+    /// Makes an IPIP device to anywhere, as Felix does.
+    pub fn add_ipip(&mut self, name: &str) -> Result<()> {
+        self.add_link(vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::IpIp)]),
+        ])
+        .with_context(|| format!("make IPIP device {name}"))
+    }
+
     /// Deletes a link.
     pub fn delete_link(&mut self, name: &str) -> Result<()> {
         let mut message = LinkMessage::default();

@@ -19,6 +19,8 @@ pub mod proto {
     pub const BOOT: u8 = 3;
     /// `RTPROT_STATIC`.
     pub const STATIC: u8 = 4;
+    /// `RTPROT_BIRD`.
+    pub const BIRD: u8 = 12;
     /// Felix's own (`DefaultRouteProto`).
     pub const FELIX: u8 = 80;
 }

@@ -1,8 +1,8 @@
 //! Takes a packet apart for a record, down to the probe's header.
 
 use super::{
-    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Stop, UDP_BYTES, VXLAN_BYTES,
-    VXLAN_FLAGS, Why, ipv4, is_ipv4, mapped, quotes,
+    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, Start, Stop,
+    UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why, ipv4, is_ipv4, mapped, quotes,
 };
 use crate::bytes::{Bytes, View};
 use crate::checksum::{Transport, pseudo_sum};
@@ -14,15 +14,6 @@ use crate::wire::{HEADER_BYTES, MAGIC};
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
-
-/// With which header the bytes start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Ethernet, as at a tap.
-    Ethernet,
-    /// IP, as in a dropped packet.
-    Ip,
-}
 
 /// Where a probe's transport lies, to look at its checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,26 +54,36 @@ pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out
     let innermost = match tunnel(bytes, &outer, config, Layer::Tunnel)? {
         None => outer,
         Some(tunnel) => {
-            out.encapsulation = PacketRecord::VXLAN;
             out.outer_source = mapped(outer.source);
             out.outer_destination = mapped(outer.destination);
             out.outer_protocol = outer.protocol;
             out.outer_ttl = outer.ttl;
             out.outer_length_bytes = outer.length;
-            out.outer_source_port = tunnel.source_port;
-            out.outer_destination_port = tunnel.destination_port;
-            out.vni = tunnel.vni;
             out.outer_destination_mac = out.destination_mac;
             out.outer_source_mac = out.source_mac;
-            let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(tunnel.ethernet_at) else {
-                return Err(Stop::new(Layer::InnerEthernet, Why::Truncated));
-            };
-            out.destination_mac = ethernet.copy(0);
-            out.source_mac = ethernet.copy(6);
-            if !is_ipv4(ethernet) {
-                return Err(Stop::new(Layer::InnerEthernet, Why::Unsupported));
+            match tunnel {
+                Tunnel::Ipip { inner_at } => {
+                    out.encapsulation = PacketRecord::IPIP;
+                    out.destination_mac = [0; 6];
+                    out.source_mac = [0; 6];
+                    ipv4(bytes, inner_at, Layer::InnerIp)?
+                }
+                Tunnel::Vxlan(vxlan) => {
+                    out.encapsulation = PacketRecord::VXLAN;
+                    out.outer_source_port = vxlan.source_port;
+                    out.outer_destination_port = vxlan.destination_port;
+                    out.vni = vxlan.vni;
+                    let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(vxlan.ethernet_at) else {
+                        return Err(Stop::new(Layer::InnerEthernet, Why::Truncated));
+                    };
+                    out.destination_mac = ethernet.copy(0);
+                    out.source_mac = ethernet.copy(6);
+                    if !is_ipv4(ethernet) {
+                        return Err(Stop::new(Layer::InnerEthernet, Why::Unsupported));
+                    }
+                    ipv4(bytes, vxlan.ethernet_at + ETHERNET_BYTES, Layer::InnerIp)?
+                }
             }
-            ipv4(bytes, tunnel.ethernet_at + ETHERNET_BYTES, Layer::InnerIp)?
         }
     };
     out.source = mapped(innermost.source);
@@ -96,7 +97,12 @@ pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out
     transport(bytes, &innermost, config, out)
 }
 
-struct Tunnel {
+enum Tunnel {
+    Vxlan(Vxlan),
+    Ipip { inner_at: usize },
+}
+
+struct Vxlan {
     source_port: u16,
     destination_port: u16,
     vni: u32,
@@ -106,6 +112,9 @@ struct Tunnel {
 /// The tunnel header behind `ip`, if there is one.
 #[inline(always)]
 fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, layer: Layer) -> Result<Option<Tunnel>, Stop> {
+    if ip.protocol == PROTOCOL_IPIP {
+        return Ok(Some(Tunnel::Ipip { inner_at: ip.payload_at }));
+    }
     if ip.protocol != PROTOCOL_UDP {
         return Ok(None);
     }
@@ -122,12 +131,12 @@ fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, layer: Layer
     if vxlan.be32(0) != VXLAN_FLAGS {
         return Ok(None);
     }
-    Ok(Some(Tunnel {
+    Ok(Some(Tunnel::Vxlan(Vxlan {
         source_port,
         destination_port,
         vni: vxlan.be32(4) >> 8,
         ethernet_at: ip.payload_at + UDP_BYTES + VXLAN_BYTES,
-    }))
+    })))
 }
 
 #[inline(always)]
@@ -222,7 +231,8 @@ fn quoted<B: Bytes + ?Sized>(bytes: &B, at: usize, config: &Config, out: &mut Pa
     let outer = ipv4(bytes, at, Layer::Quote)?;
     let ip = match tunnel(bytes, &outer, config, Layer::Quote)? {
         None => outer,
-        Some(tunnel) => ipv4(bytes, tunnel.ethernet_at + ETHERNET_BYTES, Layer::Quote)?,
+        Some(Tunnel::Ipip { inner_at }) => ipv4(bytes, inner_at, Layer::Quote)?,
+        Some(Tunnel::Vxlan(vxlan)) => ipv4(bytes, vxlan.ethernet_at + ETHERNET_BYTES, Layer::Quote)?,
     };
     out.quoted_source = mapped(ip.source);
     out.quoted_destination = mapped(ip.destination);

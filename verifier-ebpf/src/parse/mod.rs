@@ -1,13 +1,14 @@
-//! Bounded parsing of Ethernet, IPv4 with options, UDP, TCP, ICMP and VXLAN, down to a probe's header.
+//! Bounded parsing of Ethernet, IPv4 with options, UDP, TCP, ICMP, VXLAN and IPIP, down to a probe's header.
 //!
 //! Two parsers share the pieces of this file. [`triage()`] decides with as few reads as possible whether a packet needs a closer look;
 //! it runs for every packet of every tapped interface. [`describe()`] takes a packet apart for a record; it runs for what triage let
-//! through. Both say where and why they stopped. IPv6 and IPIP are not parsed yet: [`Why::Unsupported`].
+//! through. Both say where and why they stopped. Both take frames, and bare packets as devices without a link-layer header carry them
+//! (`tunl0`). IPv6 is not parsed yet: [`Why::Unsupported`].
 
 mod describe;
 mod triage;
 
-pub use describe::{Found, Start, describe};
+pub use describe::{Found, describe};
 pub use triage::{Encapsulated, Triage, triage};
 
 use core::hint::black_box;
@@ -26,6 +27,8 @@ pub const VXLAN_FLAGS: u32 = 0x0800_0000;
 pub const WINDOW_BYTES: usize = 320;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
+/// IP in IP (RFC 2003).
+pub(crate) const PROTOCOL_IPIP: u8 = 4;
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_UDP: u8 = 17;
@@ -34,6 +37,15 @@ pub(crate) const ICMP_UNREACHABLE: u8 = 3;
 pub(crate) const ICMP_ECHO: u8 = 8;
 pub(crate) const ICMP_TIME_EXCEEDED: u8 = 11;
 pub(crate) const ICMP_PARAMETER: u8 = 12;
+
+/// With which header the bytes start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Ethernet, as at most taps.
+    Ethernet,
+    /// IP, as at a device without a link-layer header, and in a dropped packet.
+    Ip,
+}
 
 /// Part of a packet at which parsing stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,12 +1,12 @@
 //! The first look at a packet: nearly always it ends after a few reads with "not ours".
 
 use super::{
-    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Stop, UDP_BYTES, VXLAN_BYTES,
-    VXLAN_FLAGS, Why, ipv4, is_ipv4, quotes,
+    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, Start, Stop,
+    UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why, ipv4, is_ipv4, quotes,
 };
 use crate::bytes::{Bytes, View};
 use crate::config::Config;
-use crate::conformance::decisive;
+use crate::conformance::{Carrier, decisive};
 use crate::record::{Direction, Tap};
 use crate::wire::MAGIC;
 
@@ -17,9 +17,11 @@ pub struct Encapsulated {
     pub outer_source: u32,
     /// Outer destination.
     pub outer_destination: u32,
-    /// Outer UDP destination port.
+    /// What it is encapsulated in.
+    pub carrier: Carrier,
+    /// Outer UDP destination port, of VXLAN; else zero.
     pub port: u16,
-    /// Network identifier.
+    /// Network identifier, of VXLAN; else zero.
     pub vni: u32,
     /// Inner source.
     pub source: u32,
@@ -51,16 +53,22 @@ pub enum Triage {
     Short(Layer),
 }
 
-/// Looks at a frame that starts with its Ethernet header.
+/// Looks at a frame, or at a packet without a frame around it.
 #[inline(always)]
-pub fn triage<B: Bytes + ?Sized>(bytes: &B, tap: Tap, direction: Direction, config: &Config) -> Triage {
-    let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
-        return Triage::Short(Layer::Ethernet);
+pub fn triage<B: Bytes + ?Sized>(bytes: &B, start: Start, tap: Tap, direction: Direction, config: &Config) -> Triage {
+    let ip_at = match start {
+        Start::Ethernet => {
+            let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
+                return Triage::Short(Layer::Ethernet);
+            };
+            if !is_ipv4(ethernet) {
+                return Triage::NotOurs;
+            }
+            ETHERNET_BYTES
+        }
+        Start::Ip => 0,
     };
-    if !is_ipv4(ethernet) {
-        return Triage::NotOurs;
-    }
-    let ip = match ipv4(bytes, ETHERNET_BYTES, Layer::Ip) {
+    let ip = match ipv4(bytes, ip_at, Layer::Ip) {
         Ok(ip) => ip,
         Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::Ip),
         Err(_) => return Triage::NotOurs,
@@ -77,6 +85,9 @@ pub fn triage<B: Bytes + ?Sized>(bytes: &B, tap: Tap, direction: Direction, conf
 
 #[inline(always)]
 fn underlay<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, direction: Direction, config: &Config) -> Triage {
+    if ip.protocol == PROTOCOL_IPIP {
+        return ipip(bytes, ip, config);
+    }
     if ip.protocol == PROTOCOL_UDP {
         let Some(udp) = bytes.view::<{ UDP_BYTES + VXLAN_BYTES }>(ip.payload_at) else {
             // A datagram too short for a tunnel header cannot be a probe either.
@@ -89,7 +100,7 @@ fn underlay<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, direction: Direction, confi
         let port = udp.be16(2);
         // Another port than intended may be the very fault that is looked for, so the header decides.
         if udp.be32(8) == VXLAN_FLAGS && port != config.probe_port && udp.be16(0) != config.probe_port {
-            return encapsulated(bytes, ip, port, udp.be32(12) >> 8, config);
+            return vxlan(bytes, ip, port, udp.be32(12) >> 8, config);
         }
     }
     let candidate = match candidate(bytes, ip, config) {
@@ -111,7 +122,7 @@ fn underlay<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, direction: Direction, confi
 }
 
 #[inline(always)]
-fn encapsulated<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, port: u16, vni: u32, config: &Config) -> Triage {
+fn vxlan<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, port: u16, vni: u32, config: &Config) -> Triage {
     let at = outer.payload_at + UDP_BYTES + VXLAN_BYTES;
     let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(at) else {
         return Triage::Short(Layer::InnerEthernet);
@@ -130,8 +141,32 @@ fn encapsulated<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, port: u16, vni: u32,
     Triage::Encapsulated(Encapsulated {
         outer_source: u32::from_be_bytes(outer.source),
         outer_destination: u32::from_be_bytes(outer.destination),
+        carrier: Carrier::Vxlan,
         port,
         vni,
+        source: u32::from_be_bytes(inner.source),
+        destination: u32::from_be_bytes(inner.destination),
+        candidate,
+    })
+}
+
+/// The inner packet follows the outer header, options included. Anything but IPv4 in IPv4 is somebody else's.
+#[inline(always)]
+fn ipip<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, config: &Config) -> Triage {
+    let inner = match ipv4(bytes, outer.payload_at, Layer::InnerIp) {
+        Ok(inner) => inner,
+        Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::InnerIp),
+        Err(_) => return Triage::NotOurs,
+    };
+    let Some(candidate) = candidate(bytes, &inner, config) else {
+        return Triage::Short(Layer::Transport);
+    };
+    Triage::Encapsulated(Encapsulated {
+        outer_source: u32::from_be_bytes(outer.source),
+        outer_destination: u32::from_be_bytes(outer.destination),
+        carrier: Carrier::Ipip,
+        port: 0,
+        vni: 0,
         source: u32::from_be_bytes(inner.source),
         destination: u32::from_be_bytes(inner.destination),
         candidate,

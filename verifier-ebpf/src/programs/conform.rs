@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use verifier_ebpf::config::Config;
-use verifier_ebpf::conformance::{Conformance, Tunnelled, decisive, judge_bare, judge_tunnelled, slot};
+use verifier_ebpf::conformance::{Carrier, Conformance, Tunnelled, decisive, judge_bare, judge_tunnelled, slot};
 use verifier_ebpf::parse::Encapsulated;
 use verifier_ebpf::record::{ConformanceSample, Direction};
 
@@ -13,11 +13,12 @@ use super::maps::{CONFORMANCE, LOST, RATE_SAMPLE, RING, allowed, count, owner};
 /// Judges a packet in the tunnel.
 #[inline(always)]
 pub fn tunnelled(ctx: &TcContext, direction: Direction, config: &Config, seen: &Encapsulated) {
-    if seen.port != config.vxlan_port {
+    if matches!(seen.carrier, Carrier::Vxlan) && seen.port != config.vxlan_port {
         // Somebody else's tunnel, or a misconfigured one of ours: the probes in it are recorded, its traffic is not judged.
         return;
     }
     let packet = Tunnelled {
+        carrier: seen.carrier,
         outer_source: seen.outer_source,
         outer_destination: seen.outer_destination,
         vni: seen.vni,
@@ -42,6 +43,8 @@ pub fn bare(ctx: &TcContext, direction: Direction, config: &Config, source: u32,
     count(&CONFORMANCE, slot(peer, direction, judged));
     if judged.deviates() {
         let packet = Tunnelled {
+            // Not looked at: a sample names what was deviated from, not the carrier.
+            carrier: Carrier::Vxlan,
             outer_source: 0,
             outer_destination: 0,
             vni: 0,

@@ -57,22 +57,54 @@ pub fn dpv_ul_egress(ctx: TcContext) -> i32 {
     tap(&ctx, Tap::Underlay, Direction::Egress)
 }
 
+/// Out of a tunnel whose device has no link-layer header (IPIP).
+#[classifier]
+pub fn dpv_tun3_ingress(ctx: TcContext) -> i32 {
+    tap_bare(&ctx, Tap::Tunnel, Direction::Ingress)
+}
+
+/// Into such a tunnel.
+#[classifier]
+pub fn dpv_tun3_egress(ctx: TcContext) -> i32 {
+    tap_bare(&ctx, Tap::Tunnel, Direction::Egress)
+}
+
+/// From a network whose device has no link-layer header (a point-to-point link).
+#[classifier]
+pub fn dpv_ul3_ingress(ctx: TcContext) -> i32 {
+    tap_bare(&ctx, Tap::Underlay, Direction::Ingress)
+}
+
+/// To such a network.
+#[classifier]
+pub fn dpv_ul3_egress(ctx: TcContext) -> i32 {
+    tap_bare(&ctx, Tap::Underlay, Direction::Egress)
+}
+
 #[inline(always)]
 fn tap(ctx: &TcContext, tap: Tap, direction: Direction) -> i32 {
     if let Some(config) = config() {
-        look(ctx, tap, direction, config);
+        look(ctx, Start::Ethernet, tap, direction, config);
     }
     CONTINUE
 }
 
 #[inline(always)]
-fn look(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
-    let mut seen = triage(&Linear::of(ctx), tap, direction, config);
+fn tap_bare(ctx: &TcContext, tap: Tap, direction: Direction) -> i32 {
+    if let Some(config) = config() {
+        look(ctx, Start::Ip, tap, direction, config);
+    }
+    CONTINUE
+}
+
+#[inline(always)]
+fn look(ctx: &TcContext, start: Start, tap: Tap, direction: Direction, config: &Config) {
+    let mut seen = triage(&Linear::of(ctx), start, tap, direction, config);
     if let Triage::Short(_) = seen {
         // Headers beyond the linear part (a driver that puts them into fragments) are read from a copy; a packet that ends there is not ours.
         let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
         let Some(window) = Window::copy_of(ctx, scratch) else { return };
-        seen = triage(&window, tap, direction, config);
+        seen = triage(&window, start, tap, direction, config);
     }
     let candidate = match seen {
         Triage::NotOurs | Triage::Short(_) => false,
@@ -91,13 +123,13 @@ fn look(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
         }
     };
     if candidate {
-        record(ctx, tap, direction, config);
+        record(ctx, start, tap, direction, config);
     }
 }
 
 /// Takes a possible probe apart, in the ring's own memory; what turns out not to be one is given back.
 #[inline(always)]
-fn record(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
+fn record(ctx: &TcContext, start: Start, tap: Tap, direction: Direction, config: &Config) {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
     let Some(window) = Window::copy_of(ctx, scratch) else { return };
     let Some(mut entry) = RING.reserve::<HopRecord>(0) else {
@@ -107,7 +139,7 @@ fn record(ctx: &TcContext, tap: Tap, direction: Direction, config: &Config) {
     let hop = entry.as_mut_ptr();
     // SAFETY: `hop` points to reserved memory of the record's size. `describe` sets the whole packet, the rest is set below, and the
     // record is submitted only then.
-    let found = describe(&window, Start::Ethernet, config, unsafe { &mut (*hop).packet });
+    let found = describe(&window, start, config, unsafe { &mut (*hop).packet });
     let found = match found {
         Ok(found) => found,
         Err(stop) => {

@@ -209,3 +209,117 @@ fn a_pod_with_an_address_it_was_not_given() {
     let free = block("10.244.110.128/26", W2, &[(0, W2)]);
     assert_eq!(contradictions(&with(&[free, young])), []);
 }
+
+/// The worked example on IPIP or bare pools, with who programs routes as told, by a Calico that can be told.
+fn owners(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, more: &[Value]) -> Vec<Contradiction> {
+    let mut all = worked_example("Never");
+    for value in &mut all {
+        match value["kind"].as_str().unwrap() {
+            "IPPool" => value["spec"]["ipipMode"] = json!(ipip),
+            "Node" if ipip != "Never" => {
+                let tunnel = value["metadata"]["annotations"]["projectcalico.org/IPv4VXLANTunnelAddr"].clone();
+                value["metadata"]["annotations"]["projectcalico.org/IPv4IPIPTunnelAddr"] = tunnel;
+            }
+            // No pod of Felix's tells a version of its own.
+            "Pod" if value["metadata"]["name"].as_str().unwrap().starts_with("calico-node") => {
+                value["spec"]["containers"][0]["image"] = json!("calico/node@sha256:00");
+            }
+            _ => {}
+        }
+    }
+    all.retain(|v| v["kind"] != "ClusterInformation");
+    all.push(support::version(version));
+    all.extend(felix.map(|text| support::felix("default", &json!({"programClusterRoutes": text}))));
+    all.extend(bird.map(|text| bgp("default", text)));
+    all.extend_from_slice(more);
+    let cluster = support::cluster(&all);
+    contradictions(&cluster)
+}
+
+fn bgp(name: &str, program: &str) -> Value {
+    json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "BGPConfiguration", "metadata": {"name": name},
+           "spec": {"programClusterRoutes": program}})
+}
+
+#[test]
+fn felix_and_bird_must_not_both_program_routes_nor_neither() {
+    let conflict = |ipip, version, felix, bird| {
+        let found = owners(ipip, version, felix, bird, &[]);
+        assert!(found.iter().all(|c| c.code == CauseCode::RouteOwnerConflict), "{found:?}");
+        found.first().map(|c| (c.node.clone(), c.evidence.clone()))
+    };
+    // By their defaults they agree, in every version.
+    for version in ["v3.30.7", "v3.31.7", "v3.32.1", "v3.33.0"] {
+        assert_eq!(conflict("Always", version, None, None), None, "{version}");
+        assert_eq!(conflict("Never", version, None, None), None, "{version}");
+    }
+    let (node, evidence) = conflict("Always", "v3.32.1", Some("Enabled"), None).unwrap();
+    assert_eq!(node, None);
+    assert_eq!(
+        evidence,
+        "Felix (by programClusterRoutes of FelixConfiguration default) and BIRD (by its default in this version) both program the routes \
+         of IPIP pools"
+    );
+    assert_eq!(conflict("Always", "v3.32.1", Some("Enabled"), Some("Disabled")), None);
+    assert_eq!(
+        conflict("Always", "v3.33.0", Some("EnabledNoEncapOnly"), Some("EnabledIPIPOnly")),
+        None
+    );
+    assert_eq!(
+        conflict("Never", "v3.33.0", Some("EnabledNoEncapOnly"), Some("EnabledIPIPOnly")),
+        None
+    );
+    // 3.33's BIRD leaves IPIP to Felix, which was told not to.
+    let (_, evidence) = conflict("Always", "v3.33.0", Some("Disabled"), None).unwrap();
+    assert!(
+        evidence.starts_with("neither Felix") && evidence.contains("IPIP pools"),
+        "{evidence}"
+    );
+    let (_, evidence) = conflict("Never", "v3.32.1", Some("Disabled"), Some("Disabled")).unwrap();
+    assert!(evidence.contains("pools without encapsulation"), "{evidence}");
+    // Where BIRD cannot be told, Felix's setting contradicts nothing.
+    assert_eq!(conflict("Always", "v3.31.7", Some("Enabled"), None), None);
+    // VXLAN's routes are nobody else's.
+    let vxlan = with(&[
+        support::version("v3.32.1"),
+        support::felix("default", &json!({"programClusterRoutes": "Enabled"})),
+    ]);
+    assert_eq!(contradictions(&vxlan), []);
+}
+
+#[test]
+fn a_node_with_its_own_settings_conflicts_alone() {
+    let own = support::felix(&format!("node.{W}"), &json!({"programClusterRoutes": "Enabled"}));
+    let found = owners("Always", "v3.32.1", None, None, std::slice::from_ref(&own));
+    let nodes: Vec<_> = found.iter().map(|c| (c.code, c.node.clone(), c.subject.clone())).collect();
+    assert_eq!(nodes, [(CauseCode::RouteOwnerConflict, Some(W.into()), W.to_owned())]);
+    // Both sides told on that node, and all is well.
+    assert_eq!(
+        owners("Always", "v3.32.1", None, None, &[own, bgp(&format!("node.{W}"), "Disabled")]),
+        []
+    );
+}
+
+#[test]
+fn a_conflict_comes_and_goes_with_its_objects() {
+    use verifier_core::{
+        intent::objects::{Change, Kind, ObjectKey},
+        names::UnixNs,
+    };
+    let mut all = worked_example("Never");
+    all.retain(|v| v["kind"] != "ClusterInformation" && v["kind"] != "Pod");
+    all.push(support::version("v3.32.1"));
+    let mut cluster = support::cluster(&all);
+    let codes = |cluster: &Cluster| contradictions(cluster).iter().map(|c| c.code).collect::<Vec<_>>();
+    assert_eq!(codes(&cluster), []);
+    let told = support::object(&support::felix("default", &json!({"programClusterRoutes": "Enabled"})));
+    drop(cluster.apply(Change::Upsert(told), UnixNs(1)));
+    assert_eq!(codes(&cluster), [CauseCode::RouteOwnerConflict]);
+    let key = ObjectKey {
+        kind: Kind::FelixConfiguration,
+        namespace: String::new(),
+        name: "default".to_owned(),
+    };
+    drop(cluster.apply(Change::Delete(key), UnixNs(2)));
+    assert_eq!(codes(&cluster), []);
+}

@@ -324,6 +324,8 @@ fn wanted_taps(intent: &NodeIntent, state: &NodeState) -> Vec<Interface> {
             index: link.index,
             name: link.name.clone(),
             kind: kind(&link.name, link.index)?,
+            // The kernel gives every Ethernet device a MAC, and no other kind of device one.
+            framed: link.mac.is_some(),
         })
     };
     links.iter().filter_map(interface).collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
-use verifier_core::names::NodeName;
+use verifier_core::{intent::Encapsulation, names::NodeName};
 use verifier_ebpf::{
     siphash::SipKey,
     wire::{Header, Kind},
@@ -175,7 +175,7 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
             Owned {
                 peer: Some(NodeName::from(format!("node-{node}"))),
                 vtep: vtep_of(network),
-                encapsulated: true,
+                encapsulation: Encapsulation::Vxlan,
             },
         );
     }

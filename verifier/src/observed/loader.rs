@@ -18,13 +18,17 @@ use super::{
 };
 
 /// Every classifier in the object.
-pub(super) const CLASSIFIERS: [&str; 8] = [
+pub(super) const CLASSIFIERS: [&str; 12] = [
     "dpv_wl_ingress",
     "dpv_wl_egress",
     "dpv_tun_ingress",
     "dpv_tun_egress",
     "dpv_ul_ingress",
     "dpv_ul_egress",
+    "dpv_tun3_ingress",
+    "dpv_tun3_egress",
+    "dpv_ul3_ingress",
+    "dpv_ul3_egress",
     super::taps::REFLECTOR,
     EMPTY,
 ];

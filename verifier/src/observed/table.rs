@@ -26,8 +26,8 @@ pub struct Owned {
     pub peer: Option<NodeName>,
     /// Outer address of its tunnel endpoint.
     pub vtep: Ipv4Addr,
-    /// Whether traffic with it is meant to be encapsulated.
-    pub encapsulated: bool,
+    /// How traffic with it is meant to travel.
+    pub encapsulation: Encapsulation,
 }
 
 /// Who has which addresses, and what a tap needs besides.
@@ -58,7 +58,7 @@ impl Table {
         for owned in known.owners {
             if let (Some(prefix), IpAddr::V4(vtep)) = (v4(owned.prefix), owned.host_ip) {
                 let owner = Owned {
-                    encapsulated: owned.peer.is_none() || owned.encapsulation == Encapsulation::Vxlan,
+                    encapsulation: owned.encapsulation,
                     peer: owned.peer,
                     vtep,
                 };
@@ -143,9 +143,11 @@ impl Table {
             if owned.peer.is_none() {
                 flags |= Owner::LOCAL;
             }
-            if owned.encapsulated {
-                flags |= Owner::ENCAPSULATED;
-            }
+            flags |= match owned.encapsulation {
+                Encapsulation::Vxlan => Owner::VXLAN,
+                Encapsulation::Ipip => Owner::IPIP,
+                Encapsulation::None => 0,
+            };
             let owner = Owner {
                 vtep: owned.vtep.to_bits(),
                 peer,
@@ -202,7 +204,7 @@ mod tests {
         Owned {
             peer: Some(name.into()),
             vtep: Ipv4Addr::new(192, 168, 0, last),
-            encapsulated: true,
+            encapsulation: Encapsulation::Vxlan,
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Interface {
     pub name: String,
     /// What it is to us.
     pub kind: TapKind,
+    /// Whether its packets come in Ethernet frames; `tunl0` and its kin have no link-layer header.
+    pub framed: bool,
 }
 
 impl fmt::Display for Interface {
@@ -176,15 +178,21 @@ pub(super) fn probe_mode() -> Mode {
 }
 
 /// Programs of an interface, in the order of attaching.
-const fn programs(kind: TapKind) -> &'static [(&'static str, TcAttachType)] {
-    match kind {
-        TapKind::Workload => &[
+const fn programs(interface: &Interface) -> &'static [(&'static str, TcAttachType)] {
+    match (interface.kind, interface.framed) {
+        // A pod's device is one end of a veth pair: always framed.
+        (TapKind::Workload, _) => &[
             ("dpv_wl_ingress", TcAttachType::Ingress),
             ("dpv_wl_egress", TcAttachType::Egress),
             (REFLECTOR, TcAttachType::Egress),
         ],
-        TapKind::Tunnel => &[("dpv_tun_ingress", TcAttachType::Ingress), ("dpv_tun_egress", TcAttachType::Egress)],
-        TapKind::Underlay => &[("dpv_ul_ingress", TcAttachType::Ingress), ("dpv_ul_egress", TcAttachType::Egress)],
+        (TapKind::Tunnel, true) => &[("dpv_tun_ingress", TcAttachType::Ingress), ("dpv_tun_egress", TcAttachType::Egress)],
+        (TapKind::Tunnel, false) => &[
+            ("dpv_tun3_ingress", TcAttachType::Ingress),
+            ("dpv_tun3_egress", TcAttachType::Egress),
+        ],
+        (TapKind::Underlay, false) => &[("dpv_ul3_ingress", TcAttachType::Ingress), ("dpv_ul3_egress", TcAttachType::Egress)],
+        (TapKind::Underlay, true) => &[("dpv_ul_ingress", TcAttachType::Ingress), ("dpv_ul_egress", TcAttachType::Egress)],
     }
 }
 
@@ -210,7 +218,7 @@ fn attach_inside(ebpf: &mut Ebpf, mode: Mode, attached: &mut Attached) -> Result
     if mode == Mode::Clsact {
         prepare_clsact(&interface).map_err(|source| refused("clsact", ProgramError::TcError(source)))?;
     }
-    for &(name, direction) in programs(interface.kind) {
+    for &(name, direction) in programs(&interface) {
         let last = name == REFLECTOR;
         let options = match (mode, last) {
             (Mode::Tcx, false) => TcAttachOptions::TcxOrder(LinkOrder::first()),
@@ -271,7 +279,7 @@ fn prepare_clsact(interface: &Interface) -> Result<(), TcError> {
     {
         return Err(error);
     }
-    for &(name, direction) in programs(interface.kind) {
+    for &(name, direction) in programs(interface) {
         match qdisc_detach_program(&interface.name, direction, name) {
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,

@@ -193,6 +193,7 @@ fn load(stage: &Stage, node: usize) -> Result<Node> {
                     index: rtnl.index(&name)?,
                     name,
                     kind,
+                    framed: true,
                 })
             })
             .collect()

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use verifier_tests::fabric::FabricSpec;
+use verifier_tests::fabric::{self, Encapsulation, FabricSpec};
 use verifier_tests::faults::{self, Fault};
 use verifier_tests::golden::Golden;
 use verifier_tests::lab::watch::Watch;
@@ -32,6 +32,9 @@ struct Cli {
     /// First part of every namespace's name.
     #[arg(long, default_value = LAB_PREFIX, hide = true)]
     prefix: String,
+    /// How pod traffic travels between the nodes; each has faults of its own.
+    #[arg(long, value_enum, default_value_t = Encapsulation::Vxlan, value_name = "MODE")]
+    encapsulation: Encapsulation,
     /// Print the names of the faults and do nothing.
     #[arg(long)]
     list: bool,
@@ -68,8 +71,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
-    let chosen = choose(&cli.only)?;
     let golden = cli.golden.clone().map(Golden::new).transpose()?;
+    let chosen = choose(&cli.only, cli.encapsulation)?;
     if cli.list {
         chosen.iter().for_each(|fault| show.listed(fault));
         return Ok(ExitCode::SUCCESS);
@@ -77,10 +80,12 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     // Before anything is made, so that Ctrl-C always takes it down again.
     let interrupt = Interrupt::listen()?;
     let began = Instant::now();
-    let spec = FabricSpec {
-        prefix: cli.prefix.clone(),
-        ..FabricSpec::default()
-    };
+    let spec = FabricSpec::of(&cli.prefix, cli.encapsulation);
+    if let Some(why) = fabric::lacking(&spec)? {
+        // As the suites say it, so that it is counted.
+        println!("skipped: {}: {why}", cli.encapsulation);
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut stage = Stage::raise(spec, Files::of_lab(&cli.prefix)?)?;
     show.raised(stage.fabric(), began.elapsed());
     let since = Instant::now();
@@ -96,6 +101,7 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         interrupt: &interrupt,
         cold: cli.cold,
         golden: golden.as_ref(),
+        traffic: None,
     };
     let mut played = Vec::new();
     let tell = if cli.results { results::tell } else { results::keep_silent };
@@ -153,11 +159,14 @@ fn play(
     Ok(())
 }
 
-fn choose(only: &[String]) -> Result<Vec<&'static Fault>> {
+fn choose(only: &[String], encapsulation: Encapsulation) -> Result<Vec<&'static Fault>> {
+    let all = faults::catalogue_of(encapsulation);
     if only.is_empty() {
-        return Ok(faults::catalogue());
+        return Ok(all);
     }
-    only.iter()
-        .map(|name| faults::find(name).context("`cargo xtask demo --list` names them"))
-        .collect()
+    let find = |name: &String| {
+        let known = all.iter().find(|fault| fault.name == *name).copied();
+        known.with_context(|| format!("no fault {name} for {encapsulation}: `cargo xtask demo --list` names them"))
+    };
+    only.iter().map(find).collect()
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use verifier_core::verdict::{ClusterReport, Finding, Verdict};
-use verifier_tests::faults::{self, AgentFault, Expectation, Fault, Injection, Outcome};
+use verifier_tests::faults::{self, AgentFault, Cast, Expectation, Fault, Injection, Outcome};
+use verifier_tests::foreign::traffic::Traffic;
 use verifier_tests::golden::{Golden, HEALTHY};
 use verifier_tests::lab::judge::{differences, is_expected, the_root};
 use verifier_tests::lab::report::{Blamed, Cause, Report};
@@ -89,6 +90,8 @@ pub(crate) struct Scene<'s> {
     pub(crate) cold: bool,
     /// Where right verdicts are kept with what they were made of.
     pub(crate) golden: Option<&'s Golden>,
+    /// What is being sent against intent.
+    pub(crate) traffic: Option<Traffic>,
 }
 
 impl Scene<'_> {
@@ -166,6 +169,7 @@ impl Scene<'_> {
         self.show.busy("mending");
         match fault.injection {
             Injection::Agent(_) => self.stage.start_agents()?,
+            Injection::Traffic(_) => self.traffic = None,
             Injection::Fabric(_) => faults::undo(self.stage.fabric())?,
         }
         let since = Instant::now();
@@ -181,6 +185,11 @@ impl Scene<'_> {
             Injection::Agent(AgentFault::Restarts) => {
                 self.stage.kill_agent("node-b")?;
                 self.stage.start_agents().map(|()| None)
+            }
+            Injection::Traffic(send) => {
+                let cast = Cast::of(self.stage.fabric())?;
+                self.traffic = Some(send(&cast).context("sending against intent")?);
+                Ok(None)
             }
             Injection::Fabric(_) => match fault.inject(self.stage.fabric()).context("injecting the fault")? {
                 Outcome::Injected(_) => Ok(None),

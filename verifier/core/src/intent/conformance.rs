@@ -87,7 +87,15 @@ impl ConformanceTable {
             }
             let vxlan = |ip: IpAddr| peer.vtep_mac.is_some() || ip.is_ipv6();
             for ip in [peer.tunnel_ip, peer.tunnel_ip6].into_iter().flatten() {
-                let encapsulation = if vxlan(ip) { Encapsulation::Vxlan } else { Encapsulation::Ipip };
+                // As the block it was taken from: within a subnet even a tunnel's address is reached without the tunnel.
+                let of_block = peer
+                    .prefixes
+                    .iter()
+                    .filter(|(prefix, _)| prefix.contains(&ip))
+                    .max_by_key(|(prefix, _)| prefix.prefix_len())
+                    .map(|(_, encapsulation)| *encapsulation);
+                let of_tunnel = if vxlan(ip) { Encapsulation::Vxlan } else { Encapsulation::Ipip };
+                let encapsulation = of_block.unwrap_or(of_tunnel);
                 claim(IpNet::from(ip), Some(name), hosts, encapsulation);
             }
         }

@@ -1,7 +1,7 @@
 //! What intent predicts: the list of taps that a probe must pass.
 
 use crate::{
-    intent::{Encapsulation, NodeIntent},
+    intent::{Encapsulation, ExpectedTunnel, NodeIntent},
     names::{NodeName, PodRef},
     observed::{Direction, Leg, TapKind},
     probe::{Endpoint, PairKind, Probe},
@@ -76,7 +76,7 @@ fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, 
         push(&from.node, TapKind::Workload, workload_device(intent, pod), Direction::Ingress);
     }
     if matches!(pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod) {
-        let tunnel = tunnel_device(intent, encapsulation(intent, to));
+        let tunnel = tunnel_device(intent, encapsulation(intent, to), to.ip.is_ipv4());
         if let Some(device) = &tunnel {
             push(&from.node, TapKind::Tunnel, device.clone(), Direction::Egress);
         }
@@ -113,13 +113,22 @@ fn encapsulation(intent: &NodeIntent, to: &Endpoint) -> Encapsulation {
                 .filter(|(net, _)| net.contains(&to.ip))
                 .max_by_key(|(net, _)| net.prefix_len())
         })
-        .map_or(Encapsulation::Vxlan, |(_, e)| *e)
+        .map(|(_, e)| *e)
+        .or_else(|| intent.tunnels.first().map(|t| t.encapsulation))
+        .unwrap_or(Encapsulation::None)
 }
 
-fn tunnel_device(intent: &NodeIntent, encapsulation: Encapsulation) -> Option<String> {
+/// The tunnel of an encapsulation and family.
+fn tunnel_device(intent: &NodeIntent, encapsulation: Encapsulation, v4: bool) -> Option<String> {
+    let of_family = |t: &&ExpectedTunnel| t.address.or(t.local).is_none_or(|ip| ip.is_ipv4() == v4);
     match encapsulation {
         Encapsulation::None => None,
-        e => intent.tunnels.iter().find(|t| t.encapsulation == e).map(|t| t.device.clone()),
+        e => intent
+            .tunnels
+            .iter()
+            .filter(|t| t.encapsulation == e)
+            .find(of_family)
+            .map(|t| t.device.clone()),
     }
 }
 

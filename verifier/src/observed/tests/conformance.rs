@@ -6,6 +6,7 @@ use std::{
 };
 
 use verifier_core::{
+    intent::Encapsulation,
     names::NodeName,
     observed::{ConformanceKind, Direction, TapKind},
 };
@@ -57,6 +58,7 @@ impl Fabric {
             index: self.netns().run_in(|| nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap(),
             name: "eth0".to_owned(),
             kind: TapKind::Underlay,
+            framed: true,
         }
     }
 
@@ -68,16 +70,19 @@ impl Fabric {
 }
 
 /// What a tap on node a should be told: b has 10.244.2.0/26 behind `vtep`.
-fn table(vtep: [u8; 4], vni: u32, encapsulated: bool) -> Table {
-    let owned = |peer: Option<&str>, vtep: [u8; 4], encapsulated| Owned {
+fn table(vtep: [u8; 4], vni: u32, encapsulation: Encapsulation) -> Table {
+    let owned = |peer: Option<&str>, vtep: [u8; 4], encapsulation| Owned {
         peer: peer.map(NodeName::from),
         vtep: Ipv4Addr::from(vtep),
-        encapsulated,
+        encapsulation,
     };
     Table {
         owners: [
-            ("10.244.1.0/26".parse().unwrap(), owned(None, [192, 168, 7, 1], true)),
-            ("10.244.2.0/26".parse().unwrap(), owned(Some("b"), vtep, encapsulated)),
+            (
+                "10.244.1.0/26".parse().unwrap(),
+                owned(None, [192, 168, 7, 1], Encapsulation::Vxlan),
+            ),
+            ("10.244.2.0/26".parse().unwrap(), owned(Some("b"), vtep, encapsulation)),
         ]
         .into(),
         pools: vec!["10.244.0.0/16".parse().unwrap()],
@@ -87,19 +92,29 @@ fn table(vtep: [u8; 4], vni: u32, encapsulated: bool) -> Table {
     }
 }
 
-/// Sends until a kind has been counted, and returns how often.
+/// How often a kind has been counted for node b.
+fn count(observer: &Observer, direction: Direction, kind: ConformanceKind) -> u64 {
+    let peer = Some(NodeName::from("b"));
+    let counts = observer.counters().unwrap().conformance;
+    let of = |count: &&verifier_core::observed::ConformanceCount| (count.direction, count.kind, &count.peer) == (direction, kind, &peer);
+    counts.iter().find(of).map_or(0, |count| count.packets)
+}
+
+/// Sends until a kind has been counted once more, and returns how often.
 fn counted(fabric: &Fabric, observer: &Observer, direction: Direction, kind: ConformanceKind) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(3);
+    let before = count(observer, direction, kind);
     loop {
         fabric.send();
-        let counts = observer.counters().unwrap().conformance;
-        let peer = Some(NodeName::from("b"));
-        let of =
-            |count: &&verifier_core::observed::ConformanceCount| (count.direction, count.kind, &count.peer) == (direction, kind, &peer);
-        if let Some(count) = counts.iter().find(of) {
-            return count.packets;
+        let now = count(observer, direction, kind);
+        if now > before {
+            return now;
         }
-        assert!(Instant::now() < deadline, "no {kind:?} {direction:?} among {counts:?}");
+        assert!(
+            Instant::now() < deadline,
+            "no {kind:?} {direction:?}: {:?}",
+            observer.counters().unwrap().conformance
+        );
     }
 }
 
@@ -117,7 +132,7 @@ fn every_tunnel_packet_is_judged_against_intent() {
     }
     let fabric = Fabric::new();
     let (mut observer, mut ring) = observer(Options::default(), None);
-    let right = table([192, 168, 7, 2], VNI, true);
+    let right = table([192, 168, 7, 2], VNI, Encapsulation::Vxlan);
     observer.set_table(&right).unwrap();
     let report = observer.sync_taps(&fabric.netns(), &[fabric.underlay()]);
     assert!(report.failed.is_empty(), "{:?}", report.failed);
@@ -129,33 +144,46 @@ fn every_tunnel_packet_is_judged_against_intent() {
     counted(&fabric, &observer, Direction::Ingress, ConformanceKind::Conforming);
     assert!(ring.drain(1000).records.is_empty(), "a sample of conforming traffic");
 
-    observer.set_table(&table([192, 168, 7, 9], VNI, true)).unwrap();
+    observer.set_table(&table([192, 168, 7, 9], VNI, Encapsulation::Vxlan)).unwrap();
     observer.settle().unwrap();
     counted(&fabric, &observer, Direction::Egress, ConformanceKind::WrongOwner);
     counted(&fabric, &observer, Direction::Ingress, ConformanceKind::SpoofedSource);
     assert!(sampled(&mut ring, Conformance::WrongOwner));
 
-    observer.set_table(&table([192, 168, 7, 2], 17, true)).unwrap();
+    observer.set_table(&table([192, 168, 7, 2], 17, Encapsulation::Vxlan)).unwrap();
     observer.settle().unwrap();
     counted(&fabric, &observer, Direction::Egress, ConformanceKind::WrongVni);
 
-    observer.set_table(&table([192, 168, 7, 2], VNI, false)).unwrap();
-    observer.settle().unwrap();
-    counted(&fabric, &observer, Direction::Egress, ConformanceKind::UnexpectedEncapsulation);
+    // Where intent wants it bare, and where it wants another tunnel.
+    for encapsulation in [Encapsulation::None, Encapsulation::Ipip] {
+        observer.set_table(&table([192, 168, 7, 2], VNI, encapsulation)).unwrap();
+        observer.settle().unwrap();
+        let before = count(&observer, Direction::Egress, ConformanceKind::UnexpectedEncapsulation);
+        let after = counted(&fabric, &observer, Direction::Egress, ConformanceKind::UnexpectedEncapsulation);
+        assert!(after > before, "{encapsulation:?}: {before} {after}");
+    }
 
     observer.set_table(&right).unwrap();
     observer.settle().unwrap();
     fabric.a.ip("route replace 10.244.2.0/26 via 192.168.7.2 src 10.244.1.2");
     counted(&fabric, &observer, Direction::Egress, ConformanceKind::BareLeak);
 
+    // Bare by intent.
+    observer.set_table(&table([192, 168, 7, 2], VNI, Encapsulation::None)).unwrap();
+    observer.settle().unwrap();
+    let before = count(&observer, Direction::Egress, ConformanceKind::Conforming);
+    let after = counted(&fabric, &observer, Direction::Egress, ConformanceKind::Conforming);
+    assert!(after > before, "{before} {after}");
+
     // A borrowed address within the block outranks it.
+    observer.set_table(&right).unwrap();
     let mut borrowed = right;
     borrowed.owners.insert(
         "10.244.2.2/32".parse().unwrap(),
         Owned {
             peer: Some("c".into()),
             vtep: Ipv4Addr::new(192, 168, 7, 3),
-            encapsulated: true,
+            encapsulation: Encapsulation::Vxlan,
         },
     );
     fabric.a.ip("route replace 10.244.2.0/26 dev vx0 src 10.244.1.2");

@@ -74,6 +74,7 @@ impl Pair {
                 index,
                 name: "cali0".to_owned(),
                 kind: TapKind::Workload,
+                framed: true,
             },
         }
     }

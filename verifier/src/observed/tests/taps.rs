@@ -1,5 +1,13 @@
 //! Attaching and detaching, and what a tap records.
 
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::fd::AsRawFd as _,
+};
+
+use verifier_ebpf::record::PacketRecord;
+
 use super::*;
 
 fn reflects(mode: Option<Mode>, tag: &str) {
@@ -104,6 +112,83 @@ fn what_an_earlier_process_left_in_clsact_is_replaced() {
     assert_eq!(ours(&pair.node, "dpv_wl_ingress"), 1);
 }
 
+/// A packet without a frame around it, as `tunl0` carries them: a tun device is the same to a tap on a kernel that has no IPIP.
+#[test]
+fn a_device_without_a_link_layer_header_is_tapped_in_both_directions() {
+    if !able() {
+        return;
+    }
+    let node = TestNs::new("tun3");
+    node.ip("link set lo up");
+    let netns = node.netns();
+    let mut tun = netns.open_in("a tun device", || open_tun("tunl0")).unwrap();
+    node.ip("addr add 10.9.0.1/32 dev tunl0");
+    node.ip("link set tunl0 up");
+    node.ip("route add 10.9.0.2/32 dev tunl0");
+    let links = Tables::open(&netns).unwrap().links().seen().cloned().unwrap();
+    let link = links.iter().find(|link| link.name == "tunl0").unwrap();
+    assert_eq!(link.mac, None, "what the choice of programs rests on");
+    let device = Interface {
+        index: link.index,
+        name: link.name.clone(),
+        kind: TapKind::Tunnel,
+        framed: link.mac.is_some(),
+    };
+    for mode in [None, Some(Mode::Clsact)] {
+        let (mut observer, mut ring) = observer(Options::default(), mode);
+        let report = observer.sync_taps(&netns, std::slice::from_ref(&device));
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        let socket = netns.open_in("a socket", || UdpSocket::bind("10.9.0.1:20300")).unwrap();
+        socket.send_to(&signed(&request(0x77, 1)), ("10.9.0.2", PROBE_PORT)).unwrap();
+        let out = hops(&mut ring, 1);
+        // The same packet on its way in, its addresses swapped: that keeps both checksums right.
+        let mut packet = [0; 200];
+        let length = loop {
+            let length = tun.read(&mut packet).unwrap();
+            if packet[0] == 0x45 && packet[9] == 17 {
+                break length;
+            }
+        };
+        packet[12..20].rotate_left(4);
+        tun.write_all(&packet[..length]).unwrap();
+        let back = hops(&mut ring, 1);
+        // The node's own complaint that nobody listens there quotes the probe, and is recorded as well.
+        let seen: Vec<(u8, u8, u16, [u8; 6])> = out
+            .iter()
+            .chain(&back)
+            .filter(|hop| hop.packet.class == Class::Udp as u8)
+            .map(|hop| {
+                (
+                    hop.direction,
+                    hop.packet.encapsulation,
+                    hop.packet.length_bytes,
+                    hop.packet.source_mac,
+                )
+            })
+            .collect();
+        let hop = |direction: Direction| (direction as u8, PacketRecord::BARE, 68, [0; 6]);
+        assert_eq!(seen, [hop(Direction::Egress), hop(Direction::Ingress)], "{mode:?}");
+        assert_eq!(
+            (&out[0].packet.source[12..], &back[0].packet.source[12..]),
+            (&[10, 9, 0, 1][..], &[10, 9, 0, 2][..])
+        );
+    }
+}
+
+/// A tun device of this name in the calling thread's namespace; it goes with its file.
+fn open_tun(name: &str) -> std::io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // `struct ifreq`: a name of 16 bytes, then the flags.
+    let mut request = [0_u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&((libc::IFF_TUN | libc::IFF_NO_PI) as u16).to_ne_bytes());
+    // SAFETY: the kernel reads and writes a `struct ifreq`, which is what the buffer holds room for.
+    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, request.as_mut_ptr()) } {
+        0 => Ok(file),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 #[test]
 fn an_interface_that_vanishes_leaves_nothing_half_attached() {
     if !able() {
@@ -116,6 +201,7 @@ fn an_interface_that_vanishes_leaves_nothing_half_attached() {
         index: 4711,
         name: "cali-none".to_owned(),
         kind: TapKind::Workload,
+        framed: true,
     };
     let report = observer.sync_taps(&netns, &[missing, pair.device.clone()]);
     assert!(
@@ -172,6 +258,7 @@ fn child_that_attaches_and_waits() {
         index,
         name: "cali0".to_owned(),
         kind: TapKind::Workload,
+        framed: true,
     };
     assert!(observer.sync_taps(&netns, &[device]).failed.is_empty());
     println!("attached");

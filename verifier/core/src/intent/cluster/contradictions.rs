@@ -34,6 +34,8 @@ pub(super) enum Subject {
     TunnelAddress(IpAddr),
     /// A node's address.
     NodeAddress(IpAddr),
+    /// Who programs routes: by the settings that all nodes share, or on a node that has its own.
+    RouteOwners(Option<NodeName>),
 }
 
 impl Cluster {
@@ -52,6 +54,7 @@ impl Cluster {
         subjects.extend(self.claims.keys().map(|net| Subject::Block(*net)));
         subjects.extend(self.blocks_by_cidr.keys().map(|net| Subject::Block(*net)));
         subjects.extend(self.nodes.keys().cloned().map(Subject::Tunnel));
+        subjects.extend(self.route_owner_subjects());
         subjects.extend(self.nodes_by_tunnel.keys().map(|ip| Subject::TunnelAddress(*ip)));
         subjects.extend(self.nodes_by_host.keys().map(|ip| Subject::NodeAddress(*ip)));
         self.contradictions.clear();
@@ -68,8 +71,10 @@ impl Cluster {
         // Which nodes need a tunnel follows from pools and settings.
         if effects.everyone {
             subjects.extend(self.nodes.keys().cloned().map(Subject::Tunnel));
+            subjects.extend(self.route_owner_subjects());
         } else {
             subjects.extend(effects.whole.iter().cloned().map(Subject::Tunnel));
+            subjects.extend(effects.whole.iter().cloned().map(|name| Subject::RouteOwners(Some(name))));
         }
         for subject in subjects {
             let found = self.examine(&subject);
@@ -114,6 +119,7 @@ impl Cluster {
                 });
                 duplicate_tunnel_address(*ip, nodes, allocated)
             }
+            Subject::RouteOwners(node) => self.route_owner_conflict(node.as_ref()),
             Subject::NodeAddress(ip) => duplicate_node_address(*ip, self.nodes_by_host.get(ip)?),
         }
     }

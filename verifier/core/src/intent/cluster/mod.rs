@@ -12,6 +12,7 @@
 //! | `routes`, `node` | one node's intent, in full |
 //! | `refresh` | the same, after a change |
 //! | `contradictions` | where the objects contradict each other |
+//! | `owners` | whether Felix and BIRD agree on who programs routes |
 //! | `effects` | what a change touches |
 //! | `lookup` | who is meant by a name or an address |
 
@@ -21,6 +22,7 @@ mod facts;
 mod index;
 mod lookup;
 mod node;
+mod owners;
 mod refresh;
 mod routes;
 mod settings;

@@ -228,6 +228,13 @@ fn resolve(p: &Parameters<'_>, version: Option<Version>) -> Resolved {
             ));
         }
     }
+    if matches!(p.get("bpfEnabled", None, false, false, boolean), Setting::Known { value: true, .. }) {
+        gaps.push(Gap::new(
+            "intent/dataplane",
+            "Calico's eBPF dataplane forwards between pods and tunnel without the kernel's tables: its maps and programs are not verified, \
+             devices, routes and probes are",
+        ));
+    }
     let text = |key: &str, param: Option<&str>| match p.raw(key, param) {
         Raw::Set(value, from) => Some(Setting::Known { value, from }),
         Raw::Unknown(why) => Some(Setting::Unresolved {
@@ -248,6 +255,9 @@ fn resolve(p: &Parameters<'_>, version: Option<Version>) -> Resolved {
         ("deviceRouteSourceAddress", None),
         ("deviceRouteSourceAddressIPv6", None),
         ("wireguardEnabled", None),
+        ("wireguardEnabledV6", None),
+        ("wireguardInterfaceName", None),
+        ("wireguardInterfaceNameV6", None),
         ("ipForwarding", None),
         ("mtuIfacePattern", None),
         ("iptablesRefreshInterval", None),

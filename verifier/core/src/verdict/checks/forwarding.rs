@@ -62,9 +62,14 @@ pub(super) fn rp_filter(view: &View<'_>, out: &mut Out) {
         }
         let Some(known) = view.intent.peers.get(peer) else { continue };
         let mut cases = Vec::new();
-        if let Some(ExpectedDevice::Named(device)) = &want.device {
+        let device = match &want.device {
+            Some(ExpectedDevice::Named(device)) => Some(device.clone()),
+            Some(ExpectedDevice::Parent) => view.parent_index().map(|index| view.device_name(index)),
+            None => None,
+        };
+        if let Some(device) = device {
             let pod = known.pods.iter().map(|p| p.ip).find(|ip| want.dst.contains(ip));
-            cases.extend(pod.map(|ip| (device.clone(), ip, local)));
+            cases.extend(pod.map(|ip| (device, ip, local)));
         }
         if let (Some(host), Some(parent)) = (known.host_ip, view.parent_index()) {
             cases.push((view.device_name(parent), host, view.intent.host_ip));

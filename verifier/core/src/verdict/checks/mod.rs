@@ -48,6 +48,7 @@ pub(super) const CHECKS: &[(&str, Check)] = &[
     ("vtep-mac", tunnel::mac),
     ("remote-routes", routes::remote),
     ("hijacked-routes", routes::hijacked),
+    ("route-owners", routes::owners),
     ("blackholes", routes::blackholes),
     ("neighbors", l2::neighbors),
     ("fdb", l2::fdb),

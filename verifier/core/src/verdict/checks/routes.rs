@@ -4,11 +4,11 @@ use super::{Looked, Out, View, host_net};
 use crate::{
     intent::{ExpectedDevice, ExpectedRoute, RouteClass},
     names::{NodeName, UnixNs},
-    programmed::{ChangedObject, Decision, Flow, NextHop, Route, RouteKind, TABLE_MAIN},
+    programmed::{ChangeKind, ChangedObject, Decision, Flow, NextHop, Route, RouteKind, TABLE_MAIN},
     verdict::CauseCode,
 };
 use alloc::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
     vec::Vec,
@@ -108,6 +108,11 @@ pub(super) fn hijacked(view: &View<'_>, out: &mut Out) {
             for flow in flows(view, dst) {
                 let (captured, why) = match fib.lookup(&flow) {
                     Decision::Forward { next_hops, .. } if next_hops.iter().any(|h| hop_matches(view, want, h)) => continue,
+                    Decision::Forward { next_hops, .. } if next_hops.iter().any(|h| encrypts(view, h)) => {
+                        let why = format!("{dst} goes into WireGuard, whose own table and peers are not verified");
+                        out.cannot("hijacked-routes", &[crate::evidence::Gap::new("programmed/wireguard", why)]);
+                        continue;
+                    }
                     Decision::Unknown { why } => {
                         out.cannot("hijacked-routes", &[crate::evidence::Gap::new("programmed/rules", why)]);
                         continue;
@@ -137,6 +142,51 @@ pub(super) fn hijacked(view: &View<'_>, out: &mut Out) {
                 out.findings.push(f);
             }
         }
+    }
+}
+
+/// Routes that two programs keep taking from each other: each wrote its own at least twice within the journal.
+pub(super) fn owners(view: &View<'_>, out: &mut Out) {
+    // What the objects say is a cause already, and names why.
+    if view.intent.contradictions.iter().any(|c| c.code == CauseCode::RouteOwnerConflict) {
+        return;
+    }
+    for (want, peer) in remote_routes(view) {
+        let added = view.state.journal.iter().filter_map(|change| match &change.what {
+            ChangedObject::Route(r) if change.change == ChangeKind::Added && r.table == TABLE_MAIN && r.dst == want.dst => {
+                Some((r.protocol, change.at))
+            }
+            _ => None,
+        });
+        let mut writers: BTreeMap<u8, (u32, UnixNs)> = BTreeMap::new();
+        for (protocol, at) in added {
+            let (times, last) = writers.entry(protocol).or_insert((0, at));
+            *times += 1;
+            *last = at;
+        }
+        writers.retain(|_, (times, _)| *times > 1);
+        let since = writers.values().map(|(_, at)| *at).max();
+        if writers.len() < 2 {
+            continue;
+        }
+        let owner = want.protocol.filter(|p| writers.contains_key(p));
+        let turns: Vec<String> = writers
+            .iter()
+            .map(|(protocol, (times, _))| format!("proto {protocol} {times} times"))
+            .collect();
+        let mut f = view.finding(CauseCode::RouteOwnerConflict, want.dst.to_string());
+        f.peer = Some(peer.clone());
+        f.evidence.intent = Some(match owner {
+            Some(protocol) => format!("{} is proto {protocol}'s alone", want_text(want)),
+            None => want_text(want),
+        });
+        f.evidence.programmed = Some(format!(
+            "the journal has the route to {} written by {}",
+            want.dst,
+            turns.join(" and by ")
+        ));
+        f.since = since;
+        out.findings.push(f);
     }
 }
 
@@ -173,6 +223,24 @@ fn second(net: IpNet) -> Option<IpAddr> {
         IpNet::V6(n) if n.prefix_len() < 127 => Some(IpAddr::V6(core::net::Ipv6Addr::from_bits(n.network().to_bits() | 1))),
         n => Some(n.addr()),
     }
+}
+
+/// Whether a next hop is Felix's WireGuard device, where that is switched on.
+fn encrypts(view: &View<'_>, hop: &NextHop) -> bool {
+    let text = |key: &str| {
+        view.intent
+            .settings
+            .other
+            .get(key)
+            .and_then(|s| s.value())
+            .map(alloc::string::String::as_str)
+    };
+    let on = |key: &str| text(key).is_some_and(|t| matches!(t.to_lowercase().as_str(), "true" | "1" | "yes" | "y" | "t"));
+    let is = |index: u32, enabled: &str, key: &str, default: &str| on(enabled) && view.device_name(index) == text(key).unwrap_or(default);
+    hop.oif.is_some_and(|index| {
+        is(index, "wireguardEnabled", "wireguardInterfaceName", "wireguard.cali")
+            || is(index, "wireguardEnabledV6", "wireguardInterfaceNameV6", "wg-v6.cali")
+    })
 }
 
 /// As whom to ask: each of the node's workloads, and the host by its tunnel address.
@@ -242,6 +310,11 @@ fn first_used<'r>(routes: impl IntoIterator<Item = &'r Route>) -> Option<&'r Rou
 }
 
 fn hop_matches(view: &View<'_>, want: &ExpectedRoute, have: &NextHop) -> bool {
+    if want.device.is_none() && want.gateway.is_none() {
+        // BIRD's route to a peer that is not directly connected: where the BGP next hop leads is the underlay's business, but not into a tunnel.
+        let name = have.oif.map(|index| view.device_name(index));
+        return name.is_some_and(|name| !view.intent.tunnels.iter().any(|t| t.device == name));
+    }
     let index = match &want.device {
         Some(ExpectedDevice::Named(name)) => {
             let mut ignored = Out::default();
@@ -268,7 +341,7 @@ fn route_since(view: &View<'_>, want: &ExpectedRoute, code: CauseCode) -> Option
 
 /// An expected route as `ip route` would print it.
 pub(super) fn want_text(want: &ExpectedRoute) -> String {
-    let mut text = if want.device.is_none() && want.gateway.is_none() {
+    let mut text = if want.class == RouteClass::LocalBlock {
         format!("blackhole {}", want.dst)
     } else {
         want.dst.to_string()

@@ -50,11 +50,13 @@ fn expected(tunnel: &ExpectedTunnel) -> alloc::string::String {
 }
 
 fn misconfigured(view: &View<'_>, tunnel: &ExpectedTunnel, link: &Link, out: &mut Out) {
-    if tunnel.encapsulation != Encapsulation::Vxlan || view.intent.settings.dataplane.value() == Some(&Dataplane::Bpf) {
+    if view.intent.settings.dataplane.value() == Some(&Dataplane::Bpf) {
         return;
     }
     let mut wrong = Vec::new();
     match &link.kind {
+        LinkKind::Ipip if tunnel.encapsulation == Encapsulation::Ipip => {}
+        other if tunnel.encapsulation == Encapsulation::Ipip => wrong.push(format!("its kind is {other:?}, not ipip")),
         LinkKind::Vxlan { vni, port, local, .. } => {
             if let Some(want) = tunnel.vni.filter(|want| want != vni) {
                 wrong.push(format!("VNI {vni} instead of {want}"));

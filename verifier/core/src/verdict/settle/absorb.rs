@@ -92,10 +92,23 @@ const fn seen_by_conformance(code: CauseCode) -> bool {
 /// Whether one finding follows from another.
 fn explains(root: &Finding, finding: &Finding) -> bool {
     let same_node = root.node.is_none() || finding.node.is_none() || root.node == finding.node;
+    if root.code == finding.code {
+        return sent_and_received(root, finding);
+    }
     let cause = root.code.cause();
     let listed = if same_node { cause.explains } else { cause.explains_at_peers };
     let listed = listed.contains(&finding.code) || (cause.class == Class::Datastore && cause.explains_at_peers.contains(&finding.code));
     listed && related(root, finding)
+}
+
+/// What a peer receives against intent is what this node was seen to send.
+fn sent_and_received(root: &Finding, finding: &Finding) -> bool {
+    seen_by_conformance(root.code)
+        && root.subject.starts_with("out")
+        && finding.subject.starts_with("in")
+        && root.node.is_some()
+        && root.node == finding.peer
+        && root.peer == finding.node
 }
 
 /// Whether two findings are about the same thing, the table having said that the one can follow from the other.
@@ -107,6 +120,8 @@ fn related(root: &Finding, finding: &Finding) -> bool {
     match (cause.class, cause.scope) {
         (Class::Datastore, _) => match root.code {
             CauseCode::DuplicatePodIp | CauseCode::BlockTwoOwners => mentions(finding, &root.subject),
+            // Whoever is not bound to one node is everybody's.
+            CauseCode::RouteOwnerConflict => root.node.is_none() || root.node == finding.node || root.node == finding.peer,
             CauseCode::TunnelAddressMissing => root.node == finding.node || (root.node.is_some() && root.node == finding.peer),
             _ => concerns(root, finding.node.as_ref()) || concerns(root, finding.peer.as_ref()),
         },

@@ -140,4 +140,28 @@ pub const CAUSES: &[Cause] = &[
         ],
         ..DATA
     },
+    Cause {
+        code: RouteOwnerConflict,
+        title: "Felix and BIRD disagree on who programs the routes between nodes",
+        meaning: "FelixConfiguration and BGPConfiguration each have a programClusterRoutes. Set to the same side both write the same routes and take them from each other, or nobody writes any, and pods reach no other node.",
+        detected: "The two settings, with each one's default in this Calico version, held against the pools; or a route that the journal has seen two programs write in turn.",
+        remedy: "Set FelixConfiguration `programClusterRoutes` to Enabled and BGPConfiguration's to Disabled, or the reverse, for both kinds of pool (`EnabledIPIPOnly` on one side goes with `EnabledNoEncapOnly` on the other).",
+        verify: "`verifier inspect` shows no contradiction, and `ip route show proto bird` and `proto 80` have no block in common.",
+        explains: &[
+            RouteMissing,
+            RouteWrong,
+            BlackholeMissing,
+            UnencapsulatedLeak,
+            UnexpectedEncapsulation,
+        ],
+        explains_at_peers: &[
+            RouteMissing,
+            RouteWrong,
+            BlackholeMissing,
+            UnencapsulatedLeak,
+            UnexpectedEncapsulation,
+        ],
+        incidents: &["projectcalico/calico#4869"],
+        ..DATA
+    },
 ];

@@ -146,8 +146,8 @@ pub const CAUSES: &[Cause] = &[
         persist: None,
         repairs: Repairs::RouteRefresh,
         hold_off_seconds: 30,
-        explains: &[UnencapsulatedLeak],
-        explains_at_peers: &[],
+        explains: &[UnencapsulatedLeak, WrongOwnerSeen],
+        explains_at_peers: &[UnencapsulatedLeak, WrongOwnerSeen, SpoofedSourceSeen],
         incidents: &[
             "projectcalico/calico#8071",
             "projectcalico/calico#6169",
@@ -169,7 +169,7 @@ pub const CAUSES: &[Cause] = &[
         repairs: Repairs::RouteInPlace,
         hold_off_seconds: 0,
         explains: &[WrongOwnerSeen, UnencapsulatedLeak, UnexpectedEncapsulation, SpoofedSourceSeen],
-        explains_at_peers: &[SpoofedSourceSeen, WrongOwnerSeen],
+        explains_at_peers: &[SpoofedSourceSeen, WrongOwnerSeen, UnencapsulatedLeak, UnexpectedEncapsulation],
         incidents: &[
             "projectcalico/calico PR #12959",
             "projectcalico/calico#9687",
@@ -190,7 +190,7 @@ pub const CAUSES: &[Cause] = &[
         repairs: Repairs::Never,
         hold_off_seconds: 0,
         explains: &[UnencapsulatedLeak, WrongOwnerSeen],
-        explains_at_peers: &[SpoofedSourceSeen],
+        explains_at_peers: &[SpoofedSourceSeen, UnencapsulatedLeak],
         incidents: &["projectcalico/calico#9293", "tailscale/tailscale#14706"],
     },
     Cause {

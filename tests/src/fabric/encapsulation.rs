@@ -1,0 +1,117 @@
+//! How pod traffic travels between the fabric's nodes: the modes of Calico's pools, and what each means for one pair of nodes. Pure.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+
+/// Mode of the fabric's pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encapsulation {
+    /// `vxlanMode: Always`
+    #[default]
+    Vxlan,
+    /// `vxlanMode: CrossSubnet`; every third node is in another subnet
+    VxlanCrossSubnet,
+    /// `ipipMode: Always`, routes by BIRD
+    Ipip,
+    /// `ipipMode: CrossSubnet`, routes by BIRD; every third node is in another subnet
+    IpipCrossSubnet,
+    /// neither, routes by BIRD
+    None,
+}
+
+/// What a packet between two nodes travels in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// VXLAN
+    Vxlan,
+    /// IP in IP
+    Ipip,
+    /// as it is
+    Bare,
+}
+
+impl Encapsulation {
+    /// All modes.
+    pub const ALL: [Self; 5] = [Self::Vxlan, Self::VxlanCrossSubnet, Self::Ipip, Self::IpipCrossSubnet, Self::None];
+
+    /// Whether only traffic between subnets is encapsulated; the fabric then has two.
+    #[must_use]
+    pub const fn crosses_subnets(self) -> bool {
+        matches!(self, Self::VxlanCrossSubnet | Self::IpipCrossSubnet)
+    }
+
+    /// What the pool's tunnel is; [`Carrier::Bare`] for none.
+    #[must_use]
+    pub const fn tunnel(self) -> Carrier {
+        match self {
+            Self::Vxlan | Self::VxlanCrossSubnet => Carrier::Vxlan,
+            Self::Ipip | Self::IpipCrossSubnet => Carrier::Ipip,
+            Self::None => Carrier::Bare,
+        }
+    }
+
+    /// What a packet from `one` to `other` travels in.
+    #[must_use]
+    pub const fn between(self, one: &Node, other: &Node) -> Carrier {
+        if self.crosses_subnets() && one.subnet == other.subnet {
+            Carrier::Bare
+        } else {
+            self.tunnel()
+        }
+    }
+
+    /// The tunnel's device, if there is one.
+    #[must_use]
+    pub const fn device(self) -> Option<&'static str> {
+        match self.tunnel() {
+            Carrier::Vxlan => Some(super::plan::TUNNEL_DEVICE),
+            Carrier::Ipip => Some(super::plan::IPIP_DEVICE),
+            Carrier::Bare => None,
+        }
+    }
+
+    /// Whether BIRD programs the routes between nodes, as it does for all but VXLAN pools by default until 3.32.
+    #[must_use]
+    pub const fn is_birds(self) -> bool {
+        !matches!(self.tunnel(), Carrier::Vxlan)
+    }
+
+    /// Bytes that it takes from the underlay's MTU (`mtu_defaults`).
+    #[must_use]
+    pub const fn overhead_bytes(self) -> u32 {
+        match self.tunnel() {
+            Carrier::Vxlan => 50,
+            Carrier::Ipip => 20,
+            Carrier::Bare => 0,
+        }
+    }
+
+    /// `vxlanMode` and `ipipMode` of the pool.
+    #[must_use]
+    pub const fn pool_modes(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Vxlan => ("Always", "Never"),
+            Self::VxlanCrossSubnet => ("CrossSubnet", "Never"),
+            Self::Ipip => ("Never", "Always"),
+            Self::IpipCrossSubnet => ("Never", "CrossSubnet"),
+            Self::None => ("Never", "Never"),
+        }
+    }
+}
+
+impl fmt::Display for Encapsulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vxlan => "VXLAN",
+            Self::VxlanCrossSubnet => "VXLAN across subnets",
+            Self::Ipip => "IPIP",
+            Self::IpipCrossSubnet => "IPIP across subnets",
+            Self::None => "unencapsulated",
+        })
+    }
+}

@@ -54,6 +54,8 @@ pub enum Command {
     Logs(Logs),
     /// Say in what two nodes of a snapshot differ, or one from most, the likeliest to matter first
     Compare(Compare),
+    /// Say which branch of the runbook applies, what the affected nodes have in common, and what comes next; runs none of it
+    Triage(Triage),
     /// Collect all that a verdict is made from, and more, into one archive for somebody else
     Gather(Gather),
     /// Run the agent of one node
@@ -324,6 +326,43 @@ pub struct Compare {
     pub output: PlainOutput,
 }
 
+/// Arguments of `triage`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  verifier triage
+  verifier triage --key-file key --output json
+  kubectl get nodes,pods,events,daemonsets,deployments,endpointslices,leases -A -o json > manifests/core.json
+  verifier triage --intent manifests
+
+Exit status: 0 nothing is wrong, 1 a branch applies or something else is wrong, 3 something could not be read.")]
+pub struct Triage {
+    /// Where the cluster is described.
+    #[command(flatten)]
+    pub intent: IntentArgs,
+    /// Key file shared with the agents: with it they are asked too
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "VERIFIER_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Network namespace from which to reach the agents, if not this one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub netns: Option<PathBuf>,
+    /// Port the agents serve on
+    #[arg(long, value_name = "PORT", default_value_t = AGENT_PORT_DEFAULT, env = "VERIFIER_AGENT_PORT")]
+    pub agent_port: u16,
+    /// How long to wait for all agents
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// What changed within this time is listed
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub since: Duration,
+    /// When the files were written, if not now: ages are counted from there
+    #[arg(long, value_name = "RFC3339", requires = "intent")]
+    pub at: Option<String>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t = PlainOutput::Text)]
+    pub output: PlainOutput,
+}
+
 /// Arguments of `gather`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -530,6 +569,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
         _ => Err(format!("{text:?} is not a time like 500ms, 60s or 2m")),
     }
 }
@@ -551,7 +591,8 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
         assert!(parse_duration("soon").is_err());
-        assert!(parse_duration("5h").is_err());
+        assert_eq!(parse_duration("5h"), Ok(Duration::from_secs(18_000)));
+        assert!(parse_duration("5d").is_err());
     }
 
     #[test]

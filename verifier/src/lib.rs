@@ -17,3 +17,4 @@ pub mod probe;
 pub mod programmed;
 pub mod report;
 pub mod supervisor;
+pub mod triage;

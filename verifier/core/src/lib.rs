@@ -14,6 +14,7 @@
 //! | [`probe`] | what was sent and what came back | a plan, socket events | [`probe::ProbeResult`] |
 //! | [`path`] | which hops a packet must make, where it diverged | intent and hops | [`path::Divergence`] |
 //! | [`verdict`] | whose fault it is | a [`verdict::NodeSnapshot`] | [`verdict::NodeReport`], [`verdict::ClusterReport`] |
+//! | [`triage`] | which branch of the runbook applies | [`triage::ClusterFacts`] | [`triage::Triage`] |
 //! | [`report`] | what a person or a pipeline reads | a cluster report | text, JSON |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -30,4 +31,5 @@ pub mod path;
 pub mod probe;
 pub mod programmed;
 pub mod report;
+pub mod triage;
 pub mod verdict;

@@ -14,6 +14,7 @@ pub mod pods;
 pub mod preflight;
 pub mod replay;
 pub mod trace;
+pub mod triage;
 pub mod validate;
 
 use crate::{
@@ -129,6 +130,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Replay(args) => replay::run(&args, color),
         Command::Validate(args) => validate::run(&args, color),
         Command::Trace(args) => trace::run(&args, color),
+        Command::Triage(args) => triage::run(&args),
     }
 }
 

@@ -147,7 +147,7 @@ pub(crate) fn load_text(file: &Path, text: &str, read_at: UnixNs) -> Result<Load
 }
 
 /// The manifests at `path`, in order of name. Names with a leading dot are somebody's temporary or hidden files.
-pub(super) fn manifests_at(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+pub(crate) fn manifests_at(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let unreadable = |error| LoadError::Unreadable {
         path: path.to_path_buf(),
         error,

@@ -3,5 +3,6 @@
 pub mod files;
 pub mod watch;
 
+pub(crate) use files::manifests_at;
 pub use files::{LoadError, Loaded};
 pub use watch::FileSource;

@@ -6,11 +6,13 @@
 //! | [`kinds`] | which kinds are read, from which group, whole or by selector |
 //! | [`source`] | objects once, or followed for ever: the same [`Objects`](verifier_core::intent::objects::Objects) as from files |
 //! | [`store`] | what the watches told, swapped only when a list is complete; what is missing and how old the rest is |
+//! | [`logs`] | logs of containers, of the running one and of the one before it |
 //! | [`crd`] | `NodeDataplane`, the verdict on one node as an object |
 
 pub mod client;
 pub mod crd;
 pub mod kinds;
+pub mod logs;
 pub mod source;
 pub mod store;
 

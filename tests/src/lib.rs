@@ -8,11 +8,13 @@
 //! * [`netns`]: named network namespaces, and running code inside them;
 //! * [`nl`], [`nft`]: small synchronous netlink clients (rtnetlink, nf_tables);
 //! * [`fabric`]: the addressing plan and everything that is programmed from it;
+//! * [`hosts`]: file systems of machines, healthy and broken, for the host account;
 //! * [`lab`]: a fabric with agents on it, for the programs and the suites;
 //! * [`manifests`]: what `kubectl get … -o json|yaml` would print about the fabric;
 //! * [`faults`]: the fault catalogue, with what a verifier must say about each;
 //! * [`foreign`], [`bpf_asm`]: somebody else's eBPF programs and filters;
 //! * [`golden`]: what the verifier saw of each fault, kept for tests that need no privileges;
+//! * [`runbook`]: states of a cluster for each branch of the runbook, as objects of the API;
 //! * [`snapshot`]: the whole kernel state of a fabric as text, to be compared;
 //! * [`load`], [`churn`]: bounded background traffic, and pods that come and go;
 //! * [`reach`]: bare packets between two places of the fabric, independent of the verifier.
@@ -25,6 +27,7 @@ pub mod fabric;
 pub mod faults;
 pub mod foreign;
 pub mod golden;
+pub mod hosts;
 pub mod lab;
 pub mod load;
 pub mod manifests;
@@ -32,4 +35,5 @@ pub mod netns;
 pub mod nft;
 pub mod nl;
 pub mod reach;
+pub mod runbook;
 pub mod snapshot;

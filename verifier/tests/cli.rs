@@ -90,6 +90,7 @@ fn help_is_what_it_was() {
         "host",
         "logs",
         "compare",
+        "triage",
         "gather",
         "agent",
         "explain",

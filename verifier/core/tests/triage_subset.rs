@@ -1,6 +1,11 @@
 //! Subset discovery on generated clusters with noise: fifty with a planted cause, ten with none. Precision and recall are printed, and must
 //! stay above what is asserted at the end.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; outside of functions marked as tests the lint does not see that it is one"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use verifier_core::{
     evidence::Evidence,

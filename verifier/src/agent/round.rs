@@ -14,6 +14,7 @@ use crate::{
     clock,
     probe::{ProbeRun, RunOptions, search::largest_passing},
     programmed::netns::Netns,
+    programmed::offload,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -96,7 +97,17 @@ pub async fn run(shared: &Shared, request: &RoundRequest) -> Result<NodeSnapshot
     shared.metrics.round();
     let mut snapshot = shared.snapshot(Evidence::partial(all.results, gaps), remote, span_since(began_ns, began_ns));
     super::filters::fill(&mut snapshot.programmed, filters_before, filters_after);
+    offloads(shared, &mut snapshot).await;
     Ok(snapshot)
+}
+
+/// Offloads change without a message: they are asked for with each round.
+async fn offloads(shared: &Shared, snapshot: &mut NodeSnapshot) {
+    if let Evidence::Complete { value } | Evidence::Partial { value, .. } = &mut snapshot.programmed {
+        let (links, netns) = (value.links.clone(), Arc::clone(&shared.settings.netns));
+        let look = tokio::task::spawn_blocking(move || offload::look(&netns, &links)).await;
+        value.offloads = Some(look.unwrap_or_else(|error| Evidence::unavailable("programmed/offloads", error.to_string())));
+    }
 }
 
 /// For what failed: the largest size that passes, and another attempt.

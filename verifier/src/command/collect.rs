@@ -1,21 +1,33 @@
 //! Asking every node's agent for a round, all at once, with one deadline.
 
+use super::{
+    Failure,
+    validate::{targets, wanted},
+};
 use crate::{
     agent::{
         api::{ROUND, RoundRequest},
         client::{AskError, Client},
         peers::one_line,
     },
-    clock,
+    cli::IntentArgs,
+    clock, config,
+    kubernetes::kinds::Scope,
+    report::snapshot::ClusterSnapshot,
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::Path,
     time::Duration,
 };
-use verifier_core::{evidence::Evidence, names::NodeName, verdict::NodeSnapshot};
+use verifier_core::{
+    evidence::Evidence,
+    names::NodeName,
+    verdict::{NodeSnapshot, Policy},
+};
 
 /// How long an agent that refuses the connection is asked again: as long as one takes to restart.
 const NO_AGENT_PATIENCE: Duration = Duration::from_secs(4);
@@ -33,6 +45,45 @@ pub struct Target {
     pub address: Result<SocketAddr, String>,
     /// Which peers it is to probe; all if empty.
     pub peers: BTreeSet<NodeName>,
+}
+
+/// How the agents are asked by commands for which they are one source among others.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Where intent comes from.
+    pub intent: &'a IntentArgs,
+    /// The key that the agents share.
+    pub key_file: &'a Path,
+    /// The namespace from which they are reached.
+    pub netns: Option<&'a Path>,
+    /// Their port.
+    pub port: u16,
+    /// How long to wait for all of them.
+    pub timeout: Duration,
+}
+
+impl Asking<'_> {
+    /// A round of the named nodes among each other; of all if none are named.
+    ///
+    /// # Errors
+    /// Intent or the key cannot be read, or a name is none of the cluster's.
+    pub async fn snapshot(&self, nodes: &[String]) -> Result<ClusterSnapshot, Failure> {
+        let cluster = config::load(&config::intent_source(self.intent, Scope::Cluster).await?).await?;
+        let wanted = wanted(&cluster, nodes)?;
+        let keyring = config::read_keys(self.key_file)?;
+        let client = Client::new(keyring.signing(), config::open_netns(self.netns)?);
+        let mut targets = targets(&cluster, &wanted, self.port);
+        if !wanted.is_empty() {
+            targets.retain(|target| wanted.contains(&target.node));
+            for target in &mut targets {
+                target.peers.clone_from(&wanted);
+            }
+        }
+        Ok(ClusterSnapshot::new(
+            Policy::default(),
+            rounds(&client, targets, self.timeout).await,
+        ))
+    }
 }
 
 /// Asks all of them. Every one has an entry in the answer.

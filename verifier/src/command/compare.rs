@@ -1,6 +1,6 @@
-//! `verifier compare`: in what nodes of a snapshot differ.
+//! `verifier compare`: in what nodes differ, as they are now or as a snapshot has them.
 
-use super::{Exit, Failure, Stdout};
+use super::{Exit, Failure, Stdout, collect::Asking};
 use crate::{
     cli::{self, PlainOutput},
     config,
@@ -20,12 +20,12 @@ const SCHEMA: &str = "dataplane-verifier/compare/v1";
 /// Reads, compares, prints.
 ///
 /// # Errors
-/// A snapshot cannot be read, a node is in none, or the output cannot be written.
+/// A snapshot cannot be read, the agents cannot be asked, a node is in none, or the output cannot be written.
 pub fn run(args: &cli::Compare) -> Result<Exit, Failure> {
     let mut profiles: BTreeMap<NodeName, Profile> = BTreeMap::new();
     let mut gone = Vec::new();
-    for path in &args.snapshots {
-        for (name, snapshot) in ClusterSnapshot::read(path)?.nodes {
+    for snapshot in snapshots(args)? {
+        for (name, snapshot) in snapshot.nodes {
             match snapshot {
                 Evidence::Complete { value } | Evidence::Partial { value, .. } => {
                     profiles.insert(name, compare::profile(&value));
@@ -64,6 +64,24 @@ pub fn run(args: &cli::Compare) -> Result<Exit, Failure> {
     } else {
         Exit::Unverified
     })
+}
+
+/// What the files hold; without files, what the agents say now.
+fn snapshots(args: &cli::Compare) -> Result<Vec<ClusterSnapshot>, Failure> {
+    if !args.snapshots.is_empty() {
+        return args.snapshots.iter().map(|path| ClusterSnapshot::read(path)).collect();
+    }
+    let asking = Asking {
+        intent: &args.intent,
+        key_file: args
+            .key_file
+            .as_deref()
+            .ok_or_else(|| Failure::usage(anyhow::anyhow!("name a file with --snapshot, or --key-file to ask the agents")))?,
+        netns: args.netns.as_deref(),
+        port: args.agent_port,
+        timeout: args.timeout,
+    };
+    Ok(vec![config::runtime()?.block_on(asking.snapshot(&args.nodes))?])
 }
 
 fn text(found: &Comparison, gone: &[String], args: &cli::Compare) -> String {

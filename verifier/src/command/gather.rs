@@ -1,5 +1,7 @@
 //! `verifier gather`: everything that a verdict is made from in one archive, so that somebody else can judge it again.
 
+mod api;
+
 use super::{
     Exit, Failure, Stdout, collect,
     validate::{targets, wanted},
@@ -29,8 +31,10 @@ pub fn run(args: &cli::Gather) -> Result<Exit, Failure> {
     let netns = config::open_netns(args.peers.netns.as_deref())?;
     let client = Client::new(keyring.signing(), netns);
     let targets = targets(&cluster, &nodes, args.peers.agent_port);
-    let snapshots = config::runtime()?.block_on(collect::rounds(&client, targets, args.timeout));
+    let runtime = config::runtime()?;
+    let snapshots = runtime.block_on(collect::rounds(&client, targets, args.timeout));
     let snapshot = ClusterSnapshot::new(Policy::default(), snapshots);
+    let cluster_part = runtime.block_on(api::collect(args, &snapshot, &nodes))?;
 
     // Written beside its place, and moved there when it is whole: who finds the archive can rely on it.
     let next = args.out.with_extension(format!("{}.new", std::process::id()));
@@ -45,7 +49,7 @@ pub fn run(args: &cli::Gather) -> Result<Exit, Failure> {
     let written = Archive::create(&next, manifest, now.0 / 1_000_000_000, args.max_mib << 20)
         .with_context(cannot)
         .map_err(Failure::usage)
-        .and_then(|archive| fill(archive, args, &snapshot))
+        .and_then(|archive| fill(archive, args, &snapshot, &cluster_part))
         .and_then(|manifest| {
             std::fs::rename(&next, &args.out).with_context(cannot).map_err(Failure::usage)?;
             Ok(manifest)
@@ -82,7 +86,7 @@ pub fn run(args: &cli::Gather) -> Result<Exit, Failure> {
     })
 }
 
-fn fill(mut archive: Archive, args: &cli::Gather, snapshot: &ClusterSnapshot) -> Result<Manifest, Failure> {
+fn fill(mut archive: Archive, args: &cli::Gather, snapshot: &ClusterSnapshot, cluster: &api::ClusterPart) -> Result<Manifest, Failure> {
     let whole = |error: io::Error| Failure::usage(anyhow::Error::new(error).context("cannot write the archive"));
     archive
         .add(
@@ -145,10 +149,7 @@ fn fill(mut archive: Archive, args: &cli::Gather, snapshot: &ClusterSnapshot) ->
             Err(error) => archive.missing(what, error.to_string()),
         }
     }
-    archive.not_tried(
-        "logs and events of pods",
-        "this command has no access to the API: take them along with --log-file, from `kubectl logs`, `kubectl describe`, `kubectl get events`",
-    );
+    cluster.add_to(&mut archive)?;
     archive.finish().map_err(whole)
 }
 

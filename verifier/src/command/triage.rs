@@ -1,15 +1,9 @@
 //! `verifier triage`: which branch of the runbook applies, what the affected nodes have in common, and what comes next. It runs none of it.
 
-use super::{
-    Exit, Failure, Stdout, collect,
-    validate::{targets, wanted},
-};
+use super::{Exit, Failure, Stdout, collect::Asking};
 use crate::{
-    agent::client::Client,
     cli::{self, PlainOutput},
     clock, config,
-    kubernetes::{Access, connect},
-    report::snapshot::ClusterSnapshot,
     triage::{self, clues},
 };
 use anyhow::anyhow;
@@ -19,7 +13,6 @@ use verifier_core::{
     intent::objects::rfc3339,
     names::{NodeName, UnixNs},
     triage::{ClusterFacts, Triage, text, triage as decide},
-    verdict::Policy,
 };
 
 /// Schema of the JSON output.
@@ -60,13 +53,7 @@ pub fn run(args: &cli::Triage) -> Result<Exit, Failure> {
 async fn facts_and_triage(args: &cli::Triage, now: UnixNs, window_ns: u64) -> Result<Triage, Failure> {
     let client = match &args.intent.intent {
         Some(_) => None,
-        None => {
-            let access = Access {
-                kubeconfig: args.intent.kubernetes.kubeconfig.clone(),
-                context: args.intent.kubernetes.context.clone(),
-            };
-            Some(connect(&access).await.map_err(Failure::usage)?)
-        }
+        None => Some(config::client(&args.intent.kubernetes).await?),
     };
     let mut facts = match (&client, &args.intent.intent) {
         (None, Some(path)) => triage::from_files(path, now).map_err(Failure::usage)?,
@@ -93,13 +80,14 @@ pub(super) async fn with_clues(client: Option<&kube::Client>, facts: &mut Cluste
 /// What the agents say of each node.
 async fn ask_agents(args: &cli::Triage, facts: &mut ClusterFacts) -> Result<(), Failure> {
     let Some(key_file) = &args.key_file else { return Ok(()) };
-    let source = config::intent_source(&args.intent, crate::kubernetes::kinds::Scope::Cluster).await?;
-    let cluster = config::load(&source).await?;
-    let keyring = config::read_keys(key_file)?;
-    let client = Client::new(keyring.signing(), config::open_netns(args.netns.as_deref())?);
-    let targets = targets(&cluster, &wanted(&cluster, &[])?, args.agent_port);
-    let snapshots = collect::rounds(&client, targets, args.timeout).await;
-    let snapshot = ClusterSnapshot::new(Policy::default(), snapshots);
+    let asking = Asking {
+        intent: &args.intent,
+        key_file,
+        netns: args.netns.as_deref(),
+        port: args.agent_port,
+        timeout: args.timeout,
+    };
+    let snapshot = asking.snapshot(&[]).await?;
     triage::add_agents(facts, &snapshot.judge(), &snapshot.nodes);
     Ok(())
 }

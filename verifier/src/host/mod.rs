@@ -23,7 +23,7 @@ use std::{
 };
 use verifier_core::{
     evidence::Evidence,
-    host::{HostAccount, OsFacts},
+    host::{CloudInitFacts, HostAccount, OsFacts},
     names::UnixNs,
 };
 
@@ -133,6 +133,29 @@ fn is_node(root: &Root) -> Evidence<bool> {
     Evidence::partial(any, gaps.0)
 }
 
+/// The marks of cloud-init. Its data source is cut before anything that names a machine.
+fn cloud_init(root: &Root, gaps: &mut Gaps) -> Option<CloudInitFacts> {
+    if !gaps.note(root.exists("var/lib/cloud/instance").map(Some))? {
+        return None;
+    }
+    let source = gaps.note(root.text("var/lib/cloud/instance/datasource"));
+    let datasource = source
+        .and_then(|text| text.split([':', ' ', '[', '\n']).next().map(str::to_owned))
+        .filter(|text| !text.is_empty());
+    let result = gaps.note(root.text("var/lib/cloud/data/result.json"));
+    let errors = result.and_then(|text| {
+        let value: serde_json::Value = serde_json::from_str(&text).ok()?; // a half-written result is as good as none
+        Some(value.pointer("/v1/errors")?.as_array()?.len())
+    });
+    Some(CloudInitFacts {
+        datasource,
+        finished: gaps
+            .note(root.exists("var/lib/cloud/instance/boot-finished").map(Some))
+            .unwrap_or(false),
+        errors,
+    })
+}
+
 fn os(root: &Root) -> Evidence<OsFacts> {
     let mut gaps = Gaps::default();
     let text = gaps
@@ -150,6 +173,7 @@ fn os(root: &Root) -> Evidence<OsFacts> {
         version: value("VERSION_ID"),
         image: value("IMAGE_VERSION").or_else(|| value("BUILD_ID")),
         cloud_init: gaps.note(root.exists("var/lib/cloud/instance").map(Some)).unwrap_or(false),
+        cloud: cloud_init(root, &mut gaps),
     };
     Evidence::partial(facts, gaps.0)
 }

@@ -2,14 +2,16 @@
 
 use regex::Regex;
 use std::{borrow::Cow, sync::LazyLock};
+use verifier_core::{intent::objects::rfc3339, names::UnixNs};
 
 /// A pattern of this file. None if it cannot be compiled, which a test excludes.
 fn pattern(text: &str) -> Option<Regex> {
     Regex::new(text).ok() // a test compiles every pattern of this file
 }
 
-/// `2026-11-20T06:25:11.123456789Z stderr F …` (CRI).
-static CRI: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"^\S+T\S+ (stdout|stderr) [FP] "));
+/// `2026-11-20T06:25:11.123456789Z stderr F …` (CRI), or without the stream (`kubectl logs --timestamps`).
+static CRI: LazyLock<Option<Regex>> =
+    LazyLock::new(|| pattern(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d) ((stdout|stderr) [FP] )?"));
 /// Numbers, hexadecimal identifiers, addresses.
 static VARIABLE: LazyLock<Option<Regex>> =
     LazyLock::new(|| pattern(r"\b[0-9a-fA-F]{8,}(-[0-9a-fA-F]{4,})*\b|cali[0-9a-f]{11}|\d+([.:]\d+)*"));
@@ -44,6 +46,12 @@ pub(super) fn unwrapped(raw: &str) -> Cow<'_, str> {
         Some(head) => Cow::Borrowed(raw.get(head.end()..).unwrap_or(raw)),
         None => Cow::Borrowed(raw),
     }
+}
+
+/// When the node's container runtime took the line, by the node's clock; only its times say in which zone they are.
+pub(super) fn taken_at(raw: &str) -> Option<UnixNs> {
+    let head = CRI.as_ref().and_then(|cri| cri.find(raw))?;
+    rfc3339(head.as_str().split(' ').next()?)
 }
 
 /// Whether a line that no signature knows should be shown.
@@ -81,6 +89,8 @@ mod tests {
         for raw in [
             "hello",
             "2026-11-20T06:25:11.123456789Z stderr F hello",
+            "2026-11-20T06:25:11.123456789+01:00 stdout P hello",
+            "2026-11-20T06:25:11Z hello",
             r#"{"log":"hello\n","stream":"stderr","time":"2026-11-20T06:25:11Z"}"#,
         ] {
             assert_eq!(unwrapped(raw), "hello", "{raw}");

@@ -16,11 +16,14 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead},
 };
+use verifier_core::names::UnixNs;
 
 /// Longer lines are cut: nothing that matters stands so far behind.
 const LINE_BYTES_MAX: usize = 64 << 10;
 /// Kinds of unknown lines that are kept apart.
 const UNKNOWN_MAX: usize = 500;
+/// Clocks that differ by less agree.
+const CLOCK_SECONDS: u64 = 30;
 /// How much of a line is kept as an example.
 const EXAMPLE_CHARS: usize = 400;
 
@@ -54,6 +57,10 @@ pub struct Summary {
     pub not_text: u64,
     /// Bytes of zeros, as a log has that was truncated while it was written to.
     pub holes_bytes: u64,
+    /// Time of the latest line, where lines say in which zone they are.
+    pub latest: Option<UnixNs>,
+    /// By how much time went back from one line to the next at most, in seconds: a clock that was set, or logs put together.
+    pub back_seconds_max: u64,
 }
 
 /// What a line is.
@@ -65,6 +72,12 @@ pub enum Class<'a> {
     Unknown,
     /// Neither.
     Nothing,
+}
+
+/// Time of the first line that says in which zone its time is.
+pub fn first_time(bytes: &[u8]) -> Option<UnixNs> {
+    let head = bytes.split(|byte| *byte == b'\n').take(20);
+    head.filter_map(|line| std::str::from_utf8(line).ok()).find_map(line::taken_at)
 }
 
 /// What one line is, wrappers of container runtimes removed.
@@ -84,6 +97,7 @@ impl Summary {
     /// Reading failed; what was counted until then stands.
     pub fn read(&mut self, catalogue: &Catalogue, input: &mut dyn BufRead) -> io::Result<()> {
         let mut bytes = Vec::new();
+        let mut before: Option<UnixNs> = None;
         loop {
             bytes.clear();
             let cut = read_line(input, &mut bytes)?;
@@ -101,6 +115,12 @@ impl Summary {
             let line = text.trim_end();
             if !line.is_empty() {
                 self.lines += 1;
+                if let Some(at) = line::taken_at(line) {
+                    let back = before.map_or(0, |before| before.since_ns(at)) / 1_000_000_000;
+                    self.back_seconds_max = self.back_seconds_max.max(back);
+                    self.latest = self.latest.max(Some(at));
+                    before = Some(at);
+                }
                 self.count(catalogue, line);
             }
         }
@@ -119,6 +139,22 @@ impl Summary {
             }
             Class::Nothing => {}
         }
+    }
+
+    /// What the times of the lines say of the clock that made them, against ours.
+    pub fn clock(&self, now: UnixNs) -> Option<String> {
+        let ahead = self.latest.map_or(0, |latest| latest.since_ns(now)) / 1_000_000_000;
+        if ahead >= CLOCK_SECONDS {
+            return Some(format!(
+                "the clock that wrote it is at least {ahead} s ahead of this one: its times do not compare with those of other nodes"
+            ));
+        }
+        (self.back_seconds_max >= CLOCK_SECONDS).then(|| {
+            format!(
+                "its times go back by {} s from one line to the next: the clock was set, or several logs were put together",
+                self.back_seconds_max
+            )
+        })
     }
 
     /// Whether anything weakens what can be said of these logs.

@@ -7,6 +7,7 @@
 //! | [`decode`] | netlink messages to typed state |
 //! | [`dump`] | one dump per kind of object |
 //! | [`filters`], [`conntrack`] | packet filters of both backends with their counters, connection tracking |
+//! | [`offload`] | what devices do in the kernel's stead |
 //! | [`pods`] | finds pods' namespaces and reads their inside |
 //! | [`state`] | one look at everything |
 //! | [`account`] | a state kept current, with a journal |
@@ -20,6 +21,7 @@ mod dump_tests;
 pub mod filters;
 pub mod netlink;
 pub mod netns;
+pub mod offload;
 pub mod pods;
 pub mod snmp;
 pub mod state;

@@ -5,6 +5,7 @@ use super::{
     dump::Tables,
     filters,
     netns::{Netns, NetnsError, run_in_async},
+    offload,
     pods::{PodFinder, WantedPod, read_pod},
 };
 use crate::clock;
@@ -73,6 +74,7 @@ pub fn look(ns: &Netns, want: &Want, finder: &mut PodFinder) -> Result<NodeState
         filters: rules,
         base_chains,
         hooks: not_asked("programmed/hooks"),
+        offloads: Some(offload::look(ns, &links)),
         links,
         pods,
         journal: Vec::new(),

@@ -102,7 +102,7 @@ fn node(node: Node) -> NodeFacts {
                 kind: c.type_,
                 status: c.status,
                 reason: c.reason.unwrap_or_default(),
-                message: c.message.unwrap_or_default(),
+                message: crate::report::archive::redacted(c.message.unwrap_or_default().trim()),
                 since: c.last_transition_time.as_ref().and_then(ns),
             })
             .collect(),

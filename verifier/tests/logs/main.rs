@@ -6,7 +6,14 @@
     reason = "a test fails by panicking; outside of functions marked as tests the lint does not see that it is one"
 )]
 
-use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::Command,
+};
 use verifier::logs::{Catalogue, Class, Kind, classify};
 
 fn corpora() -> Vec<(String, String)> {
@@ -147,4 +154,41 @@ fn a_rotated_and_compressed_log_is_read() {
     let (status, out, _) = run(&["logs", path.to_str().unwrap()], b"");
     assert_eq!(status, Some(1), "{out}");
     fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_log_without_permission_is_one_line_and_the_others_are_read() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can take a permission away from somebody else");
+        return;
+    }
+    // Where an account without rights can get to.
+    let directory = std::env::temp_dir().join(format!("logs-permission-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (closed, open) = (directory.join("closed.log"), directory.join("open.log"));
+    for path in [&closed, &open] {
+        fs::write(path, "bird: I found another BIRD running.\n").unwrap();
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+    let nobody = |files: &[&Path]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_verifier"))
+            .arg("logs")
+            .args(files)
+            .uid(65_534)
+            .gid(65_534)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (status, out, err) = nobody(&[&closed]);
+    assert_eq!((status, out.as_str(), err.lines().count()), (Some(64), "", 1), "{err}");
+    assert!(err.contains("ermission denied"), "{err}");
+    let (status, out, _) = nobody(&[&closed, &open]);
+    assert_eq!(status, Some(1), "{out}");
+    assert!(
+        out.contains("bird-second") && out.contains("Could not be read whole") && out.contains("closed.log"),
+        "{out}"
+    );
+    fs::remove_dir_all(directory).unwrap();
 }

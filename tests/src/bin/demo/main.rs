@@ -5,6 +5,7 @@ mod interrupt;
 mod results;
 mod scene;
 mod show;
+mod story;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,9 +73,12 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     let golden = cli.golden.clone().map(Golden::new).transpose()?;
-    let chosen = choose(&cli.only, cli.encapsulation)?;
+    let (chosen, story) = choose(&cli.only, cli.encapsulation)?;
     if cli.list {
         chosen.iter().for_each(|fault| show.listed(fault));
+        if story {
+            show.listed_as(story::NAME, story::DESCRIPTION);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     // Before anything is made, so that Ctrl-C always takes it down again.
@@ -104,16 +108,26 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         traffic: None,
     };
     let mut played = Vec::new();
+    let mut told = true;
     let tell = if cli.results { results::tell } else { results::keep_silent };
-    let outcome = play(&mut scene, &chosen, keep_last, &mut played, tell);
+    let outcome = play(&mut scene, &chosen, keep_last, &mut played, tell).and_then(|()| {
+        if story && !interrupt.came() {
+            show.announce_as(story::NAME, story::DESCRIPTION);
+            told = story::play(&mut scene)?.is_empty();
+        }
+        Ok(())
+    });
     if !played.is_empty() {
         show.summary(&played, chosen.len(), began.elapsed());
     }
     if let Some(golden) = &golden {
         golden.discard()?;
     }
-    let all_right =
-        outcome.is_ok() && played.len() == chosen.len() && played.iter().all(Played::is_right) && played.iter().any(Played::is_judged);
+    let all_right = outcome.is_ok()
+        && told
+        && played.len() == chosen.len()
+        && played.iter().all(Played::is_right)
+        && (story || played.iter().any(Played::is_judged));
     if cli.keep {
         stage.leave_standing();
         show.kept(keep_last);
@@ -159,14 +173,19 @@ fn play(
     Ok(())
 }
 
-fn choose(only: &[String], encapsulation: Encapsulation) -> Result<Vec<&'static Fault>> {
+/// The faults to be played, and whether the story of the upgraded kernel is told after them.
+fn choose(only: &[String], encapsulation: Encapsulation) -> Result<(Vec<&'static Fault>, bool)> {
     let all = faults::catalogue_of(encapsulation);
+    // The story is one of a VXLAN cluster.
+    let has_story = encapsulation == Encapsulation::Vxlan;
     if only.is_empty() {
-        return Ok(all);
+        return Ok((all, has_story));
     }
     let find = |name: &String| {
         let known = all.iter().find(|fault| fault.name == *name).copied();
         known.with_context(|| format!("no fault {name} for {encapsulation}: `cargo xtask demo --list` names them"))
     };
-    only.iter().map(find).collect()
+    let is_story = |name: &String| has_story && name == story::NAME;
+    let faults = only.iter().filter(|name| !is_story(name)).map(find);
+    Ok((faults.collect::<Result<_>>()?, only.iter().any(is_story)))
 }

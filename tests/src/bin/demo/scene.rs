@@ -74,11 +74,11 @@ impl Played {
 }
 
 /// What one `validate` said.
-struct Said {
-    report: Report,
+pub(crate) struct Said {
+    pub(crate) report: Report,
     /// The same, as it stood on standard output.
     raw: serde_json::Value,
-    status: Option<i32>,
+    pub(crate) status: Option<i32>,
 }
 
 /// Where faults are played.
@@ -104,7 +104,7 @@ impl Scene<'_> {
     }
 
     /// `validate` must find nothing at all.
-    fn healthy(&self) -> Result<(Said, Duration)> {
+    pub(crate) fn healthy(&self) -> Result<(Said, Duration)> {
         self.show.busy("waiting until the continuous verdict is healthy");
         self.recovered()?;
         self.show.busy("proving the fabric healthy: verifier validate");
@@ -241,7 +241,7 @@ impl Scene<'_> {
         }
     }
 
-    fn validate(&self) -> Result<(Said, Duration)> {
+    pub(crate) fn validate(&self) -> Result<(Said, Duration)> {
         let began = Instant::now();
         let switch = self.stage.fabric().switch_netns()?;
         let draft = self.golden.map(|golden| ["--snapshot-out".into(), golden.draft().into_os_string()]);

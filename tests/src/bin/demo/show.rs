@@ -81,6 +81,53 @@ impl Show {
         println!("{:40} {}", fault.name, fault.description);
     }
 
+    pub(crate) fn listed_as(&self, name: &str, description: &str) {
+        println!("{name:40} {description}");
+    }
+
+    pub(crate) fn announce_as(&self, name: &str, description: &str) {
+        println!(
+            "\n{} {}",
+            self.paint("1;36", &format!("[story] {name}")),
+            self.dim(&dashes(name, 1, 1))
+        );
+        self.line("what we do", description);
+    }
+
+    /// A case with a chain of causes: the claim, the chain root first, how its remedy lasts.
+    pub(crate) fn story(&self, report: &Report, node: &str, chain: &[&str], wrong: &[String]) {
+        if let Some(of) = report.nodes.iter().find(|of| of.name == node) {
+            let ready = if of.claimed.ready == Some(true) { "Ready" } else { "not Ready" };
+            let running = of.claimed.calico_node.as_deref().unwrap_or("unknown");
+            self.line("cluster claims", &format!("{node} {ready}, its calico-node {running}"));
+            let stale: Vec<String> = report
+                .pods
+                .iter()
+                .filter(|pod| pod.verdict == "stale")
+                .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+                .collect();
+            self.line("really", &format!("{node} is {}; stale: {}", of.verdict, stale.join(", ")));
+            if let Some(cause) = of.causes.first() {
+                self.line("chain", &chain.join(" > "));
+                self.cause(cause);
+            }
+        }
+        if wrong.is_empty() {
+            println!(
+                "  {} {}",
+                self.good(&format!("{:LABEL$}", "RIGHT")),
+                self.dim("that chain, root first, and no other root")
+            );
+        } else {
+            println!(
+                "  {} expected {} on {node}",
+                self.bad(&format!("{:LABEL$}", "WRONG")),
+                chain.join(" > ")
+            );
+            wrong.iter().for_each(|what| self.line("", &format!("- {what}")));
+        }
+    }
+
     pub(crate) fn raised(&self, fabric: &Fabric, took: Duration) {
         let spec = fabric.spec();
         println!(

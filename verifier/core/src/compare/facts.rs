@@ -166,6 +166,24 @@ fn of_state(out: &mut Profile, state: &NodeState, intent: Option<&NodeIntent>) {
             ),
         );
     }
+    if let Some(offloads) = &state.offloads {
+        out.gaps("programmed/offloads/", offloads);
+        // Of the tunnel devices and what carries them: others may differ as machines do.
+        for (name, flags) in offloads.seen().into_iter().flatten() {
+            let key = if tunnels.contains(name.as_str()) {
+                format!("programmed/offloads/{name}")
+            } else if parent.is_some_and(|p| p.name == *name) {
+                "programmed/offloads/underlay".to_string()
+            } else {
+                continue;
+            };
+            out.fact(
+                key,
+                70,
+                joined(flags.iter().map(|(flag, on)| format!("{flag} {}", if *on { "on" } else { "off" }))),
+            );
+        }
+    }
     if let Some(intent) = intent {
         let devices: BTreeSet<&str> = intent.workloads.values().map(|w| w.device.as_str()).collect();
         let mtus = links.iter().filter(|l| devices.contains(l.name.as_str())).map(|l| l.mtu);
@@ -297,7 +315,15 @@ fn of_host(out: &mut Profile, host: &HostAccount) {
     out.of("host/os", 60, &host.os, |os| {
         format!("{} {}", os.name, os.image.as_deref().unwrap_or("")).trim().to_string()
     });
-    out.of("host/cloud-init", 30, &host.os, |os| os.cloud_init.to_string());
+    out.of("host/cloud-init", 30, &host.os, |os| match &os.cloud {
+        None => os.cloud_init.to_string(),
+        Some(cloud) => format!(
+            "{}, {}, {} errors",
+            cloud.datasource.as_deref().unwrap_or("no data source"),
+            if cloud.finished { "finished" } else { "not finished" },
+            cloud.errors.map_or_else(|| "unknown".to_string(), |n| n.to_string())
+        ),
+    });
     out.of("host/kernel", 80, &host.kernel, |k| k.release.clone());
     out.of("host/modules", 90, &host.modules, |m| {
         // Loaded on demand: that it can be had is what counts.

@@ -64,6 +64,20 @@ pub struct OsFacts {
     pub image: Option<String>,
     /// Whether cloud-init set this machine up.
     pub cloud_init: bool,
+    /// The marks it left; none if it left none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<CloudInitFacts>,
+}
+
+/// What cloud-init left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudInitFacts {
+    /// Kind of its data source, without addresses and paths: `DataSourceEc2Local`.
+    pub datasource: Option<String>,
+    /// Whether it came to its end.
+    pub finished: bool,
+    /// How many errors its result names; none if it left no result.
+    pub errors: Option<usize>,
 }
 
 /// The running kernel.

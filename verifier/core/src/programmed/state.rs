@@ -46,6 +46,9 @@ pub struct NodeState {
     pub base_chains: Evidence<Vec<BaseChain>>,
     /// Programs on devices that are not ours: TC (tcx, clsact) and XDP.
     pub hooks: Evidence<Vec<ForeignHook>>,
+    /// Offloads of the devices that are no pod's; none if nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offloads: Option<Evidence<Offloads>>,
     /// The inside of the node's pods, as far as asked for.
     pub pods: BTreeMap<PodRef, Evidence<PodState>>,
     /// What changed lately, oldest first. Bounded.
@@ -54,6 +57,9 @@ pub struct NodeState {
     #[serde(default)]
     pub journal_from: UnixNs,
 }
+
+/// Offloads by device, each on or off by the name that ethtool(8) prints.
+pub type Offloads = BTreeMap<String, BTreeMap<String, bool>>;
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

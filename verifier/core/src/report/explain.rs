@@ -16,9 +16,7 @@ pub fn explain(code: CauseCode) -> String {
     section(&mut out, "What it means", c.meaning);
     section(&mut out, "What decides it", c.detected);
     section(&mut out, "Remedy", c.remedy);
-    if let Some(persist) = c.persist {
-        section(&mut out, "How it survives a reboot", persist);
-    }
+    section(&mut out, "How it survives a reboot", c.persist.unwrap_or_else(|| lasts(c)));
     section(&mut out, "How to verify", c.verify);
     out.push_str("## Does Calico repair it\n\n");
     // One line for each behaviour that some version has.
@@ -42,13 +40,14 @@ pub fn explain(code: CauseCode) -> String {
     codes(&mut out, "What follows from it at other nodes", c.explains_at_peers);
     let roots: Vec<CauseCode> = table::all().filter(|r| r.explains.contains(&code)).map(|r| r.code).collect();
     codes(&mut out, "What it can follow from", &roots);
-    if !c.incidents.is_empty() {
-        out.push_str("## Real incidents\n\n");
-        for incident in c.incidents {
-            out.push_str(&format!("- {incident}\n"));
-        }
-        out.push('\n');
+    out.push_str("## Real incidents\n\n");
+    if c.incidents.is_empty() {
+        out.push_str("No public one is known to this project.\n");
     }
+    for incident in c.incidents {
+        out.push_str(&format!("- {incident}\n"));
+    }
+    out.push('\n');
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
@@ -60,6 +59,19 @@ pub fn explain_all() -> String {
     table::all()
         .map(|c| format!("{:width$}  {:14}  {}\n", c.code, class(c.class), c.title))
         .collect()
+}
+
+/// Why nothing needs to be done for the remedy to last, where the table says nothing.
+const fn lasts(cause: &Cause) -> &'static str {
+    match (cause.class, cause.scope) {
+        (Class::Datastore, _) | (_, Scope::Cluster) => "By itself: what was corrected lies in the datastore.",
+        (_, Scope::Fabric) => "It lies in the network between the nodes: nothing on a node keeps it.",
+        (Class::None, _) => "There is nothing to keep: it is no fault.",
+        (Class::NotProgrammed, _) => {
+            "Felix and the CNI plugin program it anew at every start; what undid it is a cause of its own, and its page says how that stays away."
+        }
+        (Class::NotForwarded, _) => "By itself, unless what brought it about comes back: find that first.",
+    }
 }
 
 fn section(out: &mut String, title: &str, text: &str) {
@@ -102,5 +114,45 @@ const fn scope(scope: Scope) -> &'static str {
         Scope::Host => "the machine under a node",
         Scope::Fabric => "the network between nodes",
         Scope::Cluster => "the cluster's objects",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_says_all_there_is_to_say() {
+        for cause in table::all() {
+            let page = explain(cause.code);
+            for title in [
+                "What it means",
+                "What decides it",
+                "Remedy",
+                "How it survives a reboot",
+                "How to verify",
+                "Does Calico repair it",
+                "Real incidents",
+            ] {
+                let (_, rest) = page.split_once(&format!("## {title}\n\n")).unwrap_or_default();
+                assert!(rest.lines().next().is_some_and(|line| line.len() > 10), "{}: {title}", cause.code);
+            }
+        }
+    }
+
+    #[test]
+    fn causes_of_the_machine_have_incidents_and_say_how_the_remedy_lasts() {
+        for cause in table::all().filter(|cause| cause.scope == Scope::Host) {
+            assert!(cause.persist.is_some_and(|text| text.len() > 10), "{}", cause.code);
+            assert!(!cause.incidents.is_empty(), "{}", cause.code);
+        }
+        for incident in table::all().flat_map(|cause| cause.incidents) {
+            // Repository and number, sometimes with a word before or behind.
+            let number = incident
+                .split('#')
+                .nth(1)
+                .is_some_and(|n| n.chars().next().is_some_and(|c| c.is_ascii_digit()));
+            assert!(number && incident.contains('/'), "{incident}");
+        }
     }
 }

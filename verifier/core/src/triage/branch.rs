@@ -82,6 +82,13 @@ pub struct Applies {
     pub why: Vec<String>,
 }
 
+/// Branches that follow from one ailment.
+const OF_AILMENTS: &[(Branch, Ailment)] = &[
+    (Branch::KubeletLostContact, Ailment::LostContact),
+    (Branch::ReadyToggling, Ailment::Toggling),
+    (Branch::NetworkPluginNotInitialised, Ailment::PluginNotInitialised),
+    (Branch::CalicoIsDown, Ailment::CalicoDown),
+];
 /// How many lines of why; the rest is counted.
 const WHY_MAX: usize = 5;
 
@@ -96,19 +103,14 @@ pub fn branches(facts: &ClusterFacts, complaints: &BTreeMap<NodeName, Vec<Compla
             why,
         });
     }
-    for (branch, ailment) in [
-        (Branch::KubeletLostContact, Ailment::LostContact),
-        (Branch::ReadyToggling, Ailment::Toggling),
-        (Branch::NetworkPluginNotInitialised, Ailment::PluginNotInitialised),
-        (Branch::CalicoIsDown, Ailment::CalicoDown),
-    ] {
+    for (branch, ailment) in OF_AILMENTS {
         let of: Vec<(&NodeName, &Complaint)> = complaints
             .iter()
-            .filter_map(|(name, all)| Some((name, all.iter().find(|c| c.ailment == ailment)?)))
+            .filter_map(|(name, all)| Some((name, all.iter().find(|c| c.ailment == *ailment)?)))
             .collect();
         if !of.is_empty() {
             out.push(Applies {
-                branch,
+                branch: *branch,
                 nodes: of.iter().map(|(name, _)| (*name).clone()).collect(),
                 why: limited(of.iter().map(|(name, c)| format!("{name}: {}", c.why))),
             });
@@ -119,8 +121,9 @@ pub fn branches(facts: &ClusterFacts, complaints: &BTreeMap<NodeName, Vec<Compla
         let most = complaints.len() * 2 > total;
         let mut why = alloc::vec![format!("{} of {total} nodes are affected", complaints.len())];
         why.extend(limited(complaints.iter().filter_map(|(name, all)| {
-            let first = all.first()?;
-            Some(format!("{name}: {}", first.why))
+            // What has a branch of its own stands there.
+            let other = all.iter().find(|c| OF_AILMENTS.iter().all(|(_, ailment)| *ailment != c.ailment))?;
+            Some(format!("{name}: {}", other.why))
         })));
         out.push(Applies {
             branch: if most { Branch::MostNodes } else { Branch::FewNodes },

@@ -167,7 +167,7 @@ fn of_pod(pod: &PodFacts, now: UnixNs) -> Option<Complaint> {
     let states: Vec<String> = pod
         .containers
         .iter()
-        .filter(|c| !c.ready && !(c.init && c.state.starts_with("terminated: Completed")))
+        .filter(|c| !(c.ready || c.init && c.state.starts_with("terminated: Completed")))
         .map(|c| format!("{} {}", c.name, c.state))
         .collect();
     let going = if pod.deleting { ", being deleted" } else { "" };

@@ -2,6 +2,7 @@
 //! healthy, and the steps that come next. It decides what to look at and in which order; it runs nothing.
 
 mod branch;
+mod describe;
 mod facts;
 mod health;
 mod notes;
@@ -11,6 +12,7 @@ mod text;
 mod traits;
 
 pub use branch::{Applies, Branch};
+pub use describe::describe;
 pub use facts::{
     BgpPeerFacts, Clue, ClusterFacts, ConditionFacts, ContainerFacts, EndpointFacts, EventFacts, NodeFacts, ObjectFacts, PodFacts,
     WebhookFacts, WorkloadFacts,

@@ -34,6 +34,10 @@ pub enum Trait {
 /// Traits of the nodes, by what they are. A node that lacks a trait is not known to have any value of it.
 pub type Traits = BTreeMap<NodeName, BTreeMap<String, Trait>>;
 
+/// The value of a trait whose absence may follow from what is wrong: it parts nothing.
+pub(super) const NOT_NOW: &str = "not now";
+/// How many are listed of those that may be chance, if no other is there.
+const CHANCES_MAX: usize = 3;
 /// Chance of one in a million, the unit of [`Separator::chance_ppm`].
 const MILLION: u32 = 1_000_000;
 /// What may still be chance: one in twenty.
@@ -116,7 +120,13 @@ pub fn discover(traits: &Traits, affected: &BTreeSet<NodeName>) -> Subset {
     found.sort_by(|a, b| {
         (b.score_permille, a.chance_ppm, rank(&a.says), &a.says).cmp(&(a.score_permille, b.chance_ppm, rank(&b.says), &b.says))
     });
-    found.truncate(LISTED_MAX);
+    // What may be chance is of interest only where nothing else is.
+    if found.first().is_some_and(Separator::is_claimed) {
+        found.retain(Separator::is_claimed);
+        found.truncate(LISTED_MAX);
+    } else {
+        found.truncate(CHANCES_MAX);
+    }
     Subset { separators: found, tried }
 }
 
@@ -135,7 +145,7 @@ fn predicates(key: &str, values: &[Option<&Trait>]) -> Vec<(String, Vec<Option<b
     let names = distinct.len() == known && known > 3;
     for value in &distinct {
         match value {
-            Trait::Text(_) if names => {}
+            Trait::Text(text) if names || text == NOT_NOW => {}
             Trait::Text(text) => {
                 add(format!("{key} is {text}"), &|other| other == *value);
                 if distinct.len() > 2 {

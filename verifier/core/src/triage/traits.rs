@@ -4,7 +4,7 @@
 
 use super::{
     facts::{ClusterFacts, NodeFacts, PodFacts},
-    subset::{Trait, Traits, presence},
+    subset::{NOT_NOW, Trait, Traits, presence},
 };
 use crate::names::{NodeName, UnixNs};
 use alloc::{
@@ -108,7 +108,7 @@ fn pods(facts: &ClusterFacts, all: &mut Traits) {
                 traits.insert(format!("runs {what}"), presence(there));
             } else {
                 // Not "no": that it went may follow from what is wrong.
-                traits.insert(format!("runs {what}"), Trait::Text("not now".to_string()));
+                traits.insert(format!("runs {what}"), Trait::Text(NOT_NOW.to_string()));
             }
         }
     }

@@ -373,6 +373,7 @@ fn unavailable(why: &str, taken_at: UnixNs, journal: Vec<verifier_core::programm
         filters: gone("filters", why),
         base_chains: gone("base-chains", why),
         hooks: gone("hooks", why),
+        offloads: None,
         pods: BTreeMap::new(),
         journal,
         journal_from: taken_at,

@@ -262,6 +262,7 @@ fn carried(state: &NodeState, dirty: Dirty) -> NodeState {
         filters: state.filters.clone(),
         base_chains: state.base_chains.clone(),
         hooks: state.hooks.clone(),
+        offloads: state.offloads.clone(),
         pods: state.pods.clone(),
         journal: state.journal.clone(),
         journal_from: state.journal_from,

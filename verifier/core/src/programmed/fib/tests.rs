@@ -328,6 +328,7 @@ fn state(routes: Vec<Route>, mode: u8) -> NodeState {
         filters: nothing().map(|()| vec![]),
         base_chains: nothing().map(|()| vec![]),
         hooks: nothing().map(|()| vec![]),
+        offloads: None,
         pods: BTreeMap::new(),
         journal: vec![],
         journal_from: UnixNs(0),

@@ -122,6 +122,7 @@ pub const CAUSES: &[Cause] = &[
         detected: "The dated table of versions in `verifier/core/src/host/compat.rs`.",
         remedy: "Upgrade Calico before Kubernetes, one minor at a time.",
         persist: Some("Pin both versions in what deploys the cluster."),
+        incidents: &["projectcalico/calico#4570", "projectcalico/calico#6461"],
         ..HOST
     },
     Cause {
@@ -162,6 +163,11 @@ pub const CAUSES: &[Cause] = &[
             "kube-proxy sets the size at its start (`conntrack.maxPerCore`, `min` of its configuration): change it there, a sysctl file is overwritten.",
         ),
         explains: &[ConntrackFull],
+        incidents: &[
+            "kubernetes/kubernetes#71261",
+            "projectcalico/calico#8676",
+            "projectcalico/felix#617",
+        ],
         ..HOST
     },
     Cause {
@@ -205,6 +211,11 @@ pub const CAUSES: &[Cause] = &[
         persist: Some(
             "Nothing that cleans `/etc/cni/net.d` may run after calico-node: check cloud-init, configuration management and the runtime's package.",
         ),
+        incidents: &[
+            "kubernetes/kops#3694",
+            "kubernetes/kubernetes#48798",
+            "kubernetes/kubernetes#113003",
+        ],
         ..HOST
     },
     Cause {
@@ -214,6 +225,11 @@ pub const CAUSES: &[Cause] = &[
         detected: "The first file in `/etc/cni/net.d`, in order of name, is not a CNI network configuration.",
         remedy: "Move the file away; delete the node's calico-node pod to have Calico's written again.",
         persist: Some("Find what wrote it (a template with an empty variable, a copy that was cut short when the disk was full)."),
+        incidents: &[
+            "projectcalico/cni-plugin#903",
+            "containerd/containerd#8662",
+            "kubernetes/kubernetes#53536",
+        ],
         ..HOST
     },
     Cause {
@@ -234,6 +250,11 @@ pub const CAUSES: &[Cause] = &[
         detected: "More than one file in `/etc/cni/net.d`, Calico's first.",
         remedy: "Remove that file.",
         persist: Some("Remove the package or role that puts it there."),
+        incidents: &[
+            "kubernetes-sigs/kubespray#2122",
+            "kubernetes/kubernetes#87884",
+            "projectcalico/calico#1388",
+        ],
         ..HOST
     },
     Cause {
@@ -245,6 +266,11 @@ pub const CAUSES: &[Cause] = &[
         persist: Some(
             "Nothing may replace `/opt/cni/bin` after calico-node (package upgrades do); some distributions use another directory, set `spec.cni.binDir`.",
         ),
+        incidents: &[
+            "projectcalico/calico#8138",
+            "projectcalico/calico#5763",
+            "gardener/gardener-extension-networking-calico#70",
+        ],
         ..HOST
     },
     Cause {
@@ -281,6 +307,7 @@ pub const CAUSES: &[Cause] = &[
         detected: "A complete look at `/var/lib/calico` has no such file.",
         remedy: "See whether calico-node runs on this node and mounts `/var/lib/calico` from the host; delete its pod.",
         persist: Some("`/var/lib/calico` must lie on a disk that survives a reboot, or calico-node must start before pods do."),
+        incidents: &["projectcalico/calico#1795", "projectcalico/calico#6309"],
         ..HOST
     },
     Cause {
@@ -304,6 +331,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "Felix writes it at its start: look for `Failed to auto-detect host MTU` in its log (`verifier logs`), then delete the node's calico-node pod.",
         persist: Some("Set `mtuIfacePattern` in FelixConfiguration where network cards have unusual names (bond0, team0)."),
         explains: &[MtuBlackhole],
+        incidents: &["projectcalico/calico#9718", "projectcalico/calico#10270"],
         ..HOST
     },
     Cause {
@@ -329,6 +357,7 @@ pub const CAUSES: &[Cause] = &[
             "Change `/etc/fstab`, the image or the hardening role; for `/run/xtables.lock` set `type: FileOrCreate` in the pod's hostPath.",
         ),
         explains: &[FilterDrop],
+        incidents: &["projectcalico/cni-plugin#891", "projectcalico/calico#7486"],
         ..HOST
     },
     Cause {

@@ -41,6 +41,9 @@ pub const CAUSES: &[Cause] = &[
         meaning: "net.ipv4.ip_forward (or forwarding of the interfaces concerned) is 0. Nothing passes between pods and tunnel; pods with a cold neighbour table do not even get an answer for their gateway. Felix writes it once, at its start.",
         detected: "RTM_GETNETCONF: forwarding is off for all, for the tunnel or for the underlay device.",
         remedy: "`sysctl -w net.ipv4.ip_forward=1`, and make it last in /etc/sysctl.d; find what resets it (hardening scripts, `systemd-sysctl`, a VPN's down hook).",
+        persist: Some(
+            "Put `net.ipv4.ip_forward=1` into a file of /etc/sysctl.d that is read last, and remove what sets it to 0: `verifier host` names the file.",
+        ),
         repairs: Repairs::Never,
         explains: &[PodGatewayUnanswered, PodUnresponsive],
         incidents: &["projectcalico/cni-plugin#283"],
@@ -53,9 +56,12 @@ pub const CAUSES: &[Cause] = &[
         meaning: "rp_filter is 1 (strict) for the device packets arrive on, and the way back to their source leads through another device, so the kernel takes them for spoofed. Strict mode alone drops nothing on a healthy node.",
         detected: "The effective rp_filter (maximum of all and the device) is 1 and the reverse FIB lookup of a peer's source ends at another device. The drop reason IP_RPFILTER corroborates.",
         remedy: "`sysctl -w net.ipv4.conf.all.rp_filter=2` (loose) and of the device, or remove the route or rule that makes the way back another one.",
+        persist: Some(
+            "Put `net.ipv4.conf.all.rp_filter=2` into a file of /etc/sysctl.d that is read last; a route or rule that was removed comes back with the network configuration that made it.",
+        ),
         repairs: Repairs::Never,
         explains: &[],
-        incidents: &[],
+        incidents: &["projectcalico/calico#4630"],
         ..BASE
     },
     Cause {
@@ -64,6 +70,9 @@ pub const CAUSES: &[Cause] = &[
         meaning: "A rule or policy of nftables or iptables that is not the endpoint's own policy drops pod traffic or the tunnel's packets: Docker's FORWARD policy, a firewall service, a rule for UDP 4789, a netdev hook.",
         detected: "Place and stage of the loss, and where a counter moved its table and chain; the drop's location (nft_do_chain, nf_hook_slow) corroborates.",
         remedy: "Look at the named chain (`nft list chain …`, `iptables-legacy -L CHAIN -v -n`) and remove or reorder the rule; stop the service that writes it.",
+        persist: Some(
+            "Change what writes the rule (firewalld's zones, Docker's `iptables` option, a hardening role), or it comes back with the next start of that service.",
+        ),
         repairs: Repairs::Never,
         incidents: &[
             "projectcalico/calico#875",
@@ -120,6 +129,9 @@ pub const CAUSES: &[Cause] = &[
         meaning: "ICMP passes, UDP and TCP do not: the inner transport checksum is wrong on arrival. The sending node's NIC or hypervisor computes offloaded checksums of tunnelled packets wrongly, or something on the way does.",
         detected: "ICMP passes and UDP and TCP fail, and a tap sees a wrong inner checksum where the tap before saw a right one.",
         remedy: "On the sending node `ethtool -K vxlan.calico tx-checksum-ip-generic off` (and on the underlay device `tx-udp_tnl-csum-segmentation off`); lasting: FelixConfiguration `featureDetectOverride: ChecksumOffloadBroken=true`, or a fixed driver.",
+        persist: Some(
+            "`ethtool -K` is gone after a reboot, and when Felix makes the device anew: set FelixConfiguration `featureDetectOverride: ChecksumOffloadBroken=true`, and a udev rule or `.link` file for the underlay device; the lasting cure is a kernel or driver without the fault.",
+        ),
         incidents: &[
             "projectcalico/calico#4727",
             "projectcalico/calico#4865",
@@ -135,6 +147,7 @@ pub const CAUSES: &[Cause] = &[
         meaning: "A program that is neither Calico's nor ours is attached at the place where packets die: another CNI's leftovers, a security agent, an experiment.",
         detected: "Last tap seen and first tap missed, and the programs attached between them (TCX query, filters, XDP). Several: all are named. The drop's location corroborates.",
         remedy: "Find its owner (`bpftool prog show id ID`, `bpftool net`) and detach it (`bpftool net detach …`, `tc filter del …`, `ip link set DEV xdp off`).",
+        persist: Some("Change or remove the program's owner (its DaemonSet, its service): it attaches itself again at its next start."),
         repairs: Repairs::Never,
         incidents: &["projectcalico/calico#8867"],
         ..BASE
@@ -146,6 +159,7 @@ pub const CAUSES: &[Cause] = &[
         meaning: "Every probe passes, and the far node sees another address than the pod's: a MASQUERADE or SNAT rule catches pod to pod traffic, or the destination is missing from Calico's pool set. Policies that select by source then drop or admit the wrong traffic.",
         detected: "The inner source at the far taps differs from the one at the pod's own tap.",
         remedy: "Find the rule (`nft list ruleset | grep -i masq`, `iptables-save -t nat`): exclude the pod pools as destination, or remove it.",
+        persist: Some("Change what writes the rule (a script of the host, an agent of the cloud), or it comes back with the next boot."),
         repairs: Repairs::Never,
         explains: &[SpoofedSourceSeen],
         explains_at_peers: &[SpoofedSourceSeen],
@@ -159,6 +173,9 @@ pub const CAUSES: &[Cause] = &[
         meaning: "New flows are dropped while established ones go on.",
         detected: "Entries at the limit and the drop counter rising while probes with new tuples die.",
         remedy: "`sysctl -w net.netfilter.nf_conntrack_max=…`; find the flows that fill it (`conntrack -S`, `conntrack -L`).",
+        persist: Some(
+            "Put `net.netfilter.nf_conntrack_max` into /etc/sysctl.d, and kube-proxy's `conntrack.maxPerCore` and `min` to match: kube-proxy writes its own value at every start.",
+        ),
         repairs: Repairs::Never,
         incidents: &["kubernetes/kubernetes#106274"],
         ..BASE
@@ -172,7 +189,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "Look at the node's own network first: link, address, switch port, host firewall. Use its console.",
         explains: &[UnderlayDropsTunnel, PairCutOff],
         explains_at_peers: &[UnderlayDropsTunnel, PairCutOff],
-        incidents: &[],
+        incidents: &["projectcalico/calico#12847"],
         ..BASE
     },
     Cause {
@@ -182,7 +199,7 @@ pub const CAUSES: &[Cause] = &[
         meaning: "Neither the tunnel nor any other packet passes between the two; both may reach others.",
         detected: "The agents get no answer from each other and all probes between them die, in both directions.",
         remedy: "Check routing and filters between the two node addresses, and the neighbour entry each has of the other (`ip neigh`).",
-        incidents: &[],
+        incidents: &["projectcalico/calico#1996"],
         ..BASE
     },
     UNEXPLAINED,

@@ -1,7 +1,9 @@
 //! The command line as it is written. No I/O here: `config.rs` resolves it.
 
+mod cluster;
 mod why;
 
+pub use cluster::{Canary, Controller, RecoveryArgs, RecreateArgs, ResultArgs, SecretArgs, Status};
 pub use why::{Compare, Gather, Host, Logs, Triage};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -64,11 +66,17 @@ pub enum Command {
     Gather(Gather),
     /// Run the agent of one node
     Agent(Agent),
+    /// Judge the cluster from all agents' verdicts, and write what concerns a node that cannot speak for itself
+    Controller(Controller),
+    /// Show the verdicts that stand in the cluster's API
+    Status(Status),
+    /// Hold a pod's network open, so that there is somebody to probe
+    Canary(Canary),
     /// Say all that is known of a cause, or list the causes
     Explain(Explain),
     /// List what this machine lacks, what that disables, and how to get it
     Preflight(Preflight),
-    /// Make the key file that agents and `validate` share
+    /// Make the key that agents, controller and `validate` share, as a file or as a Secret
     Keygen(Keygen),
     /// Print the CustomResourceDefinition of NodeDataplane, the object that holds a node's verdict
     #[command(after_help = "Example:\n  verifier crd | kubectl apply --server-side -f -")]
@@ -120,7 +128,8 @@ Examples:
   kubectl get nodes,pods -A -o json > manifests/core.json
   verifier validate --intent manifests --key-file key
   verifier validate --intent manifests --key-file key --node node-a --node node-b
-  verifier validate --intent manifests --key-file key --output json --snapshot-out bug.json")]
+  verifier validate --intent manifests --key-file key --output json --snapshot-out bug.json
+  verifier validate --key-file key --node node-b --wait-for-running 10m --uncordon")]
 pub struct Validate {
     /// Where intent comes from.
     #[command(flatten)]
@@ -146,6 +155,9 @@ pub struct Validate {
     /// Also write the JSON report
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json_file: Option<PathBuf>,
+    /// What else is done in a recovery.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 }
 
 /// Arguments of `pods`.
@@ -153,7 +165,9 @@ pub struct Validate {
 #[command(after_help = "\
 Examples:
   verifier pods --intent manifests --key-file key
-  verifier pods --stale --node node-b -o wide --intent manifests --key-file key")]
+  verifier pods --stale --node node-b -o wide --intent manifests --key-file key
+  verifier pods --recreate --key-file key          what would be done
+  verifier pods --recreate --yes --key-file key    and done")]
 pub struct Pods {
     /// Where intent comes from.
     #[command(flatten)]
@@ -173,6 +187,9 @@ pub struct Pods {
     /// What to print
     #[arg(long, short, value_enum, default_value_t = PodsOutput::Text)]
     pub output: PodsOutput,
+    /// How stale pods are made anew.
+    #[command(flatten)]
+    pub recreate: RecreateArgs,
 }
 
 /// Arguments of `replay`.
@@ -269,6 +286,12 @@ pub struct Agent {
     /// Time between two rounds of continuous probes
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub probe_interval: Duration,
+    /// What is written into the cluster's API.
+    #[command(flatten)]
+    pub results: ResultArgs,
+    /// Load no kernel programs: where a packet is lost is then not known, nor why
+    #[arg(long)]
+    pub no_ebpf: bool,
     /// Also read the host account below this directory, where the host's file system is mounted read-only
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, env = "VERIFIER_HOST_ROOT")]
     pub host_root: Option<PathBuf>,
@@ -308,11 +331,15 @@ Examples:
   verifier keygen key                      make a key file
   verifier keygen key --rotate add         accept a second key; distribute, then
   verifier keygen key --rotate promote     sign with it; distribute, then
-  verifier keygen key --rotate retire      accept the old one no longer")]
+  verifier keygen key --rotate retire      accept the old one no longer
+  verifier keygen --secret dataplane-verifier/dataplane-verifier-key")]
 pub struct Keygen {
     /// The key file
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "secret")]
+    pub file: Option<PathBuf>,
+    /// A Secret instead of a file.
+    #[command(flatten)]
+    pub secret: SecretArgs,
     /// Change an existing key file instead, one step at a time
     #[arg(long, value_enum, value_name = "STEP")]
     pub rotate: Option<RotateStep>,

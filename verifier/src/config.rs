@@ -16,7 +16,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use verifier_core::{evidence::Evidence, intent::Cluster, names::NodeName};
+use verifier_core::{
+    evidence::Evidence,
+    intent::{Cluster, objects::Objects},
+    names::NodeName,
+};
 
 /// Opens the namespace that was named, or takes the one this program runs in.
 ///
@@ -90,10 +94,18 @@ pub fn read_intent(args: &IntentArgs) -> Result<Cluster, Failure> {
 /// # Errors
 /// It cannot be read, or nothing that was read can be trusted.
 pub async fn load(source: &IntentSource) -> Result<Cluster, Failure> {
+    load_objects(source).await.map(Cluster::compile)
+}
+
+/// Reads the objects once from their source.
+///
+/// # Errors
+/// They cannot be read, or nothing that was read can be trusted.
+pub async fn load_objects(source: &IntentSource) -> Result<Objects, Failure> {
     match source {
-        IntentSource::Files(path) => read_manifests(path),
+        IntentSource::Files(path) => read_files(path),
         IntentSource::Kubernetes(source) => match source.clone().load(API_PATIENCE).await {
-            Evidence::Complete { value } | Evidence::Partial { value, .. } => Ok(Cluster::compile(value)),
+            Evidence::Complete { value } | Evidence::Partial { value, .. } => Ok(value),
             Evidence::Unavailable { gap } => Err(Failure::unverified(anyhow!(gap.why))),
         },
     }
@@ -104,9 +116,13 @@ pub async fn load(source: &IntentSource) -> Result<Cluster, Failure> {
 /// # Errors
 /// They cannot be read, or nothing that they say can be trusted.
 pub fn read_manifests(path: &Path) -> Result<Cluster, Failure> {
+    read_files(path).map(Cluster::compile)
+}
+
+fn read_files(path: &Path) -> Result<Objects, Failure> {
     let loaded = FileSource::new(path).load().map_err(Failure::usage)?;
     match loaded.objects {
-        Evidence::Complete { value } | Evidence::Partial { value, .. } => Ok(Cluster::compile(value)),
+        Evidence::Complete { value } | Evidence::Partial { value, .. } => Ok(value),
         Evidence::Unavailable { gap } => Err(Failure::usage(anyhow!(gap.why))),
     }
 }

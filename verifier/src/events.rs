@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 /// The filter cannot be read.
 pub fn log_to_stderr(cli: &Cli) -> Result<(), ParseError> {
     let default = match cli.command {
-        Command::Agent(_) => "info",
+        Command::Agent(_) | Command::Controller(_) => "info",
         _ => "warn",
     };
     let filter = EnvFilter::try_new(cli.log.as_deref().unwrap_or(default))?;

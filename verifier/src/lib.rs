@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod controller;
 pub mod events;
 pub mod fuzzing;
 pub mod host;

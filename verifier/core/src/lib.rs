@@ -25,6 +25,7 @@ pub mod compare;
 pub mod evidence;
 pub mod host;
 pub mod intent;
+pub mod lease;
 pub mod names;
 pub mod observed;
 pub mod path;

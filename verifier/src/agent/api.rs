@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200 while the process runs; no authentication |
 //! | `GET /readyz` | 200 once the first accounts are complete, else 503 with what is missing; no authentication |
+//! | `GET /readiness` | 200 while the node forwards, else 503 with why: for what polled Felix's; no authentication |
 //! | `GET /metrics` | Prometheus text; no authentication |
 //! | `GET /v1/report` | the continuous [`ReportAnswer`] |
 //! | `GET /v1/evidence?probes=1a2b,…` | [`RemoteEvidence`] of these probe ids |
@@ -88,6 +89,11 @@ pub struct ReportAnswer {
 pub trait Backend: Send + Sync + 'static {
     /// What is still missing until the agent is ready; empty when it is.
     fn missing(&self) -> Vec<String>;
+    /// Whether the node forwards; else what it does instead, and why.
+    ///
+    /// # Errors
+    /// It does not, or it is not known.
+    fn forwarding(&self) -> Result<(), String>;
     /// Metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// The continuous report.

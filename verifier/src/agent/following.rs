@@ -23,7 +23,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 use verifier_core::{
     evidence::Evidence,
-    intent::{Acquaintance, Cluster, NodeIntent, objects::Objects},
+    intent::{Acquaintance, Cluster, NodeIntent, objects::Objects, toggles::Toggles},
     programmed::{ForeignHook, NodeState},
 };
 
@@ -45,6 +45,7 @@ pub async fn intent(shared: &Shared, source: IntentSource, mut shutdown: Shutdow
     };
     let mut cluster: Option<Cluster> = None;
     let mut acquaintance = Acquaintance::default();
+    let mut toggles = Toggles::default();
     loop {
         let next = tokio::select! {
             next = objects.next() => next,
@@ -53,7 +54,7 @@ pub async fn intent(shared: &Shared, source: IntentSource, mut shutdown: Shutdow
         let Some(next) = next else {
             anyhow::bail!("the source of objects ended");
         };
-        let evidence = tokio::task::block_in_place(|| compute(shared, &mut cluster, &mut acquaintance, next));
+        let evidence = tokio::task::block_in_place(|| compute(shared, &mut cluster, &mut acquaintance, &mut toggles, next));
         if let Some(intent) = evidence.seen() {
             shared.account.set_pods(wanted_pods(intent));
         }
@@ -84,6 +85,7 @@ fn compute(
     shared: &Shared,
     cluster: &mut Option<Cluster>,
     acquaintance: &mut Acquaintance,
+    toggles: &mut Toggles,
     objects: Evidence<Objects>,
 ) -> Evidence<Arc<NodeIntent>> {
     let missing = objects.gaps().to_vec();
@@ -98,7 +100,9 @@ fn compute(
     let intent = cluster.as_ref().map(|cluster| cluster.node_intent(&shared.settings.node));
     match intent {
         Some(Ok(mut intent)) => {
-            acquaintance.stamp(&mut intent, clock::unix_now());
+            let now = clock::unix_now();
+            acquaintance.stamp(&mut intent, now);
+            intent.claim.ready_toggles = Some(toggles.note(intent.claim.ready, now));
             Evidence::partial(Arc::new(intent), missing)
         }
         Some(Err(error)) => Evidence::unavailable("intent/node", error.to_string()),

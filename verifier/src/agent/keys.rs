@@ -132,8 +132,9 @@ impl Keyring {
             Err(error) => return Err(io(error)),
         };
         // Of the open file, not of the path: what is checked is what is read.
-        let mode = file.metadata().map_err(io)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata().map_err(io)?;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 && !is_ours_by_group(&metadata, mode) {
             return Err(KeyError::TooOpen {
                 path: path.to_owned(),
                 mode,
@@ -144,7 +145,11 @@ impl Keyring {
         Self::parse(path, &text)
     }
 
-    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, KeyError> {
+    /// Reads the text of a key file; `path` is where it was, for messages.
+    ///
+    /// # Errors
+    /// It is no key file.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -275,12 +280,25 @@ impl Keyring {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(KeyError::Exists { path: path.to_owned() }),
             Err(error) => return Err(io(error)),
         };
+        file.write_all(self.text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+    }
+
+    /// The text of the key file. Secret.
+    pub fn text(&self) -> String {
         let mut text = HEADER.to_owned();
         for secret in self.secrets() {
             text.push_str(&hex(&secret.0));
             text.push('\n');
         }
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+        text
+    }
+
+    /// A keyring with one new secret.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn generate() -> io::Result<Self> {
+        random().map(Self::from_secret)
     }
 
     /// The key that signs.
@@ -301,6 +319,14 @@ impl Keyring {
     fn secrets(&self) -> impl Iterator<Item = &Secret> {
         std::iter::once(&self.first).chain(&self.second)
     }
+}
+
+/// Whether a file that its group may read is one of those that the kubelet makes of a Secret for a pod with an `fsGroup`: root's, readable by
+/// one group that only this pod is in.
+fn is_ours_by_group(metadata: &fs::Metadata, mode: u32) -> bool {
+    let group = metadata.gid();
+    let ours = || nix::unistd::getgroups().is_ok_and(|groups| groups.iter().any(|known| known.as_raw() == group));
+    mode & 0o037 == 0 && metadata.uid() == 0 && group != 0 && (nix::unistd::getegid().as_raw() == group || ours())
 }
 
 /// Random bytes from the kernel.

@@ -10,7 +10,7 @@ use prometheus_client::{
 use std::sync::Mutex;
 use verifier_core::{
     probe::{Outcome, ProbeResult, SessionCounters, Transport},
-    verdict::Verdict,
+    verdict::{PodVerdict, Verdict},
 };
 
 /// Label of a transport and how its probes ended.
@@ -35,6 +35,8 @@ pub struct Metrics {
     rounds: Counter,
     judgements: Counter,
     requests: Counter,
+    results_written: Counter,
+    results_failed: Counter,
 }
 
 impl Metrics {
@@ -81,6 +83,16 @@ impl Metrics {
         self.requests.inc();
     }
 
+    /// The verdict was written into the cluster's API.
+    pub fn result_written(&self) {
+        self.results_written.inc();
+    }
+
+    /// It could not be.
+    pub fn result_failed(&self) {
+        self.results_failed.inc();
+    }
+
     fn histogram(&self) -> Histogram {
         let mut histogram = self.rtt_seconds.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let new = || {
@@ -122,6 +134,16 @@ fn counted(registry: &mut Registry, metrics: &Metrics) {
     registry.register("rounds", "Full rounds run for validate", metrics.rounds.clone());
     registry.register("judgements", "Continuous verdicts made", metrics.judgements.clone());
     registry.register("requests", "Authenticated requests", metrics.requests.clone());
+    registry.register(
+        "result_writes",
+        "Verdicts written into the cluster's API",
+        metrics.results_written.clone(),
+    );
+    registry.register(
+        "result_write_failures",
+        "Verdicts that could not be written there",
+        metrics.results_failed.clone(),
+    );
 }
 
 fn set(registry: &mut Registry, name: &str, help: &str, value: i64) {
@@ -167,6 +189,13 @@ fn verdict(registry: &mut Registry, shared: &Shared) {
         peers.get_or_create(&Name { name }).set(i64::from(tally.failed));
     }
     registry.register("peer_failed_probes", "Probes in the window that failed, by peer", peers);
+    let stale = report.pods.iter().filter(|pod| pod.verdict == PodVerdict::Stale).count();
+    set(
+        registry,
+        "stale_pods",
+        "Pods that look Running and lost their network",
+        signed(stale),
+    );
     set(
         registry,
         "unknown_checks",

@@ -14,6 +14,7 @@
 //! | [`filters`] | which filter counters moved |
 //! | [`peers`] | the other agents |
 //! | [`api`], [`server`], [`client`], [`auth`], [`keys`] | HTTP between them |
+//! | [`results`] | the verdict in the cluster's API |
 //! | [`metrics`] | what a scrape sees |
 
 pub mod api;
@@ -27,6 +28,7 @@ pub mod keys;
 pub mod metrics;
 pub mod peers;
 pub mod probing;
+pub mod results;
 pub mod round;
 pub mod run;
 pub mod server;

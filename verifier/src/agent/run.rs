@@ -10,8 +10,8 @@ use super::{
     keys::{Keyring, random},
     metrics,
     peers::Peers,
-    round, server,
-    shared::{Keys, Settings, Shared, task},
+    results, round, server,
+    shared::{Keys, Settings, Shared, no_ebpf, task},
     trace, watching,
     window::{Bounds, Window},
 };
@@ -44,6 +44,7 @@ use verifier_core::{
     names::NodeName,
     probe::{IdSource, ProbeConfig},
     programmed::NodeState,
+    report::standing::{Forwarding, Standing},
     verdict::{NodeSnapshot, Policy, RemoteEvidence},
 };
 
@@ -70,6 +71,10 @@ pub struct Start {
     pub drain_timeout: Duration,
     /// Below which directory the host's file system is; none if its account is not wanted.
     pub host_root: Option<PathBuf>,
+    /// Whether kernel programs are used.
+    pub ebpf: bool,
+    /// What is written into the cluster's API; none for nothing.
+    pub results: Option<results::Options>,
 }
 
 /// How an agent ended badly.
@@ -95,7 +100,7 @@ pub async fn run(start: Start, signals: Signals) -> Result<(), Ended> {
     Ok(())
 }
 
-fn assemble(start: Start, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+fn assemble(start: Start, supervisor: &mut Supervisor) -> anyhow::Result<Arc<Shared>> {
     let started_at = clock::unix_now();
     let listener = Arc::new(server::listen(&start.netns, start.address)?);
     let probes = ProbeKeys::from_keyring(&start.keyring)?;
@@ -128,6 +133,7 @@ fn assemble(start: Start, supervisor: &mut Supervisor) -> anyhow::Result<()> {
             netns: start.netns,
             started_at,
             probe_interval: start.probe_interval,
+            ebpf: start.ebpf,
             host: start.host_root.map(|root| Arc::new(crate::host::Cached::new(root))),
             probes: ProbeConfig::default(),
             policy: Policy {
@@ -146,9 +152,19 @@ fn assemble(start: Start, supervisor: &mut Supervisor) -> anyhow::Result<()> {
         let source = source.clone();
         async move { following::intent(&shared, source, shutdown).await }
     });
-    each(supervisor, task::TAPS, &shared, |shared, shutdown| async move {
-        watching::watch(&shared, shutdown).await
-    });
+    if start.ebpf {
+        each(supervisor, task::TAPS, &shared, |shared, shutdown| async move {
+            watching::watch(&shared, shutdown).await
+        });
+    } else {
+        shared.eyes.lost(no_ebpf());
+    }
+    if let Some(options) = start.results {
+        each(supervisor, task::RESULTS, &shared, move |shared, shutdown| {
+            let options = options.clone();
+            async move { results::write(&shared, &options, shutdown).await }
+        });
+    }
     each(supervisor, task::HOOKS, &shared, |shared, shutdown| async move {
         following::hooks(&shared, shutdown).await
     });
@@ -163,12 +179,37 @@ fn assemble(start: Start, supervisor: &mut Supervisor) -> anyhow::Result<()> {
         let (path, gate) = (path.clone(), Arc::clone(&key_gate));
         async move { following::keys(&shared, &gate, &path, shutdown).await }
     });
+    let made = Arc::clone(&shared);
     each(supervisor, task::HTTP, &shared, move |shared, shutdown| {
         let (listener, gate) = (Arc::clone(&listener), Arc::clone(&gate));
         async move { server::serve(&listener, Arc::new(Agent(shared)), gate, shutdown).await }
     });
     tracing::info!(address = %start.address, "agent started");
-    Ok(())
+    Ok(made)
+}
+
+/// An agent for one round, where none is installed: it starts, looks, probes, and stops, and nothing of it stays.
+///
+/// # Errors
+/// It cannot start, is not ready within `patience`, cannot run a round, or a task does not stop in time.
+pub async fn alone(start: Start, request: &RoundRequest, patience: Duration) -> Result<NodeSnapshot, Ended> {
+    let mut supervisor = Supervisor::new();
+    let drain = start.drain_timeout;
+    let assembled = assemble(start, &mut supervisor);
+    let round = async {
+        let agent = Agent(assembled?);
+        let began_ns = clock::monotonic_ns();
+        while let Err(declined) = agent.ready() {
+            if Duration::from_nanos(clock::monotonic_ns().saturating_sub(began_ns)) >= patience {
+                return Err(declined.into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(round::run(&agent.0, request).await?)
+    };
+    let snapshot = round.await;
+    supervisor.drain(drain).await?;
+    snapshot.map_err(Ended::NotStarted)
 }
 
 /// Starts a task that shares everything.
@@ -201,9 +242,25 @@ impl Backend for Agent {
         match shared.eyes.stage() {
             Stage::Up => {}
             Stage::Starting => missing.push("taps: the kernel programs are being loaded".to_owned()),
+            // What was switched off is not missed.
+            Stage::Unavailable(_) if !shared.settings.ebpf => {}
             Stage::Unavailable(gap) => missing.push(format!("taps: {}", gap.why)),
         }
         missing
+    }
+
+    fn forwarding(&self) -> Result<(), String> {
+        let report = self.0.report.borrow();
+        match &*report {
+            Evidence::Complete { value } | Evidence::Partial { value, .. } => {
+                let standing = Standing::of_report(value, 0);
+                match standing.forwarding {
+                    Forwarding::True => Ok(()),
+                    other => Err(format!("{other}: {}: {}", standing.reason(), standing.condition_message())),
+                }
+            }
+            Evidence::Unavailable { gap } => Err(format!("Unknown: {}: {}", gap.source, gap.why)),
+        }
     }
 
     fn metrics(&self) -> String {

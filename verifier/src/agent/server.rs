@@ -150,6 +150,7 @@ fn router<B: Backend>(backend: Arc<B>, gate: Arc<Mutex<Gate>>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<B>))
+        .route("/readiness", get(forwarding::<B>))
         .route("/metrics", get(metrics::<B>))
         .merge(guarded)
         .with_state(shared)
@@ -161,6 +162,13 @@ async fn ready<B: Backend>(State(shared): State<Shared<B>>) -> (StatusCode, Stri
         (StatusCode::OK, "ready\n".to_owned())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join("; ")))
+    }
+}
+
+async fn forwarding<B: Backend>(State(shared): State<Shared<B>>) -> (StatusCode, String) {
+    match shared.backend.forwarding() {
+        Ok(()) => (StatusCode::OK, "forwarding\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

@@ -52,6 +52,8 @@ pub mod task {
     pub const JUDGE: &str = "judge";
     /// Serves HTTP.
     pub const HTTP: &str = "http";
+    /// Writes the verdict into the cluster's API.
+    pub const RESULTS: &str = "results";
     /// Follows the key file.
     pub const KEYS: &str = "keys";
 }
@@ -71,6 +73,8 @@ pub struct Settings {
     pub probes: ProbeConfig,
     /// How the continuous verdict is made.
     pub policy: Policy,
+    /// Whether kernel programs are used.
+    pub ebpf: bool,
     /// The host account, where it is wanted.
     pub host: Option<Arc<Cached>>,
 }
@@ -120,6 +124,14 @@ pub struct Shared {
     pub health: Health,
     /// What is counted for metrics.
     pub metrics: super::metrics::Metrics,
+}
+
+/// The gap that switching the kernel programs off makes.
+pub fn no_ebpf() -> Gap {
+    Gap::new(
+        "observed",
+        "switched off (--no-ebpf): where a packet is lost, drop reasons and the conformance of tunnel traffic are not known",
+    )
 }
 
 impl Shared {
@@ -186,6 +198,9 @@ impl Shared {
 
     /// The gap of the observed account when its task is down.
     pub fn taps_gap(&self) -> Option<Gap> {
+        if !self.settings.ebpf {
+            return Some(no_ebpf());
+        }
         self.health.gap(task::TAPS, "observed")
     }
 

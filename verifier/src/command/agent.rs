@@ -2,9 +2,16 @@
 
 use super::{Exit, Failure};
 use crate::{
-    agent::run::{self, Ended, Start},
-    cli, config,
-    kubernetes::kinds::Scope,
+    agent::{
+        results,
+        run::{self, Ended, Start},
+    },
+    cli,
+    config::{self, IntentSource},
+    kubernetes::{
+        kinds::Scope,
+        results::{Results, Wanted},
+    },
     supervisor::Signals,
 };
 use anyhow::{Context as _, anyhow};
@@ -40,6 +47,7 @@ pub fn run(args: &cli::Agent) -> Result<Exit, Failure> {
 async fn start(args: &cli::Agent) -> Result<Start, Failure> {
     let node = NodeName::from(args.node.as_str());
     let source = config::intent_source(&args.intent, Scope::Node(node.clone())).await?;
+    let results = results(args, &source).await?;
     let cluster = config::load(&source).await?;
     let intent = match cluster.node_intent(&node) {
         Ok(intent) => intent,
@@ -51,7 +59,7 @@ async fn start(args: &cli::Agent) -> Result<Start, Failure> {
         ))
     })?;
     let keyring = config::read_keys(&args.key_file)?;
-    crate::preflight::essentials().map_err(|missing| Failure::unverified(anyhow!(missing)))?;
+    crate::preflight::essentials(!args.no_ebpf).map_err(|missing| Failure::unverified(anyhow!(missing)))?;
     let netns = config::open_netns(args.netns.as_deref())?;
     Ok(Start {
         node,
@@ -63,7 +71,30 @@ async fn start(args: &cli::Agent) -> Result<Start, Failure> {
         probe_interval: args.probe_interval,
         drain_timeout: args.drain_timeout,
         host_root: args.host_root.clone(),
+        ebpf: !args.no_ebpf,
+        results,
     })
+}
+
+/// What is written into the cluster's API, and with which client: intent's, or one of its own where intent comes from files.
+async fn results(args: &cli::Agent, source: &IntentSource) -> Result<Option<results::Options>, Failure> {
+    let wanted = Wanted {
+        object: args.results.write_results,
+        condition: args.results.write_condition,
+        events: args.results.write_events,
+    };
+    if !wanted.object && !wanted.condition && !wanted.events {
+        return Ok(None);
+    }
+    let client = match source {
+        IntentSource::Kubernetes(source) => source.client().clone(),
+        IntentSource::Files(_) => config::client(&args.intent.kubernetes).await?,
+    };
+    Ok(Some(results::Options {
+        results: Results::new(client, wanted, "dataplane-verifier.io/agent", &args.results.instance),
+        heartbeat: args.results.heartbeat,
+        source: source.clone(),
+    }))
 }
 
 /// Lets all threads take memory from two arenas. glibc would give nearly every thread one of its own, each keeping what a burst of work

@@ -1,8 +1,10 @@
 //! One module per subcommand. Each returns how it ended, or one line about why it could not be done.
 
 pub mod agent;
+pub mod canary;
 pub mod collect;
 pub mod compare;
+pub mod controller;
 pub mod explain;
 pub mod gather;
 pub mod host;
@@ -13,6 +15,7 @@ mod output;
 pub mod pods;
 pub mod preflight;
 pub mod replay;
+pub mod status;
 pub mod trace;
 pub mod triage;
 pub mod validate;
@@ -40,6 +43,8 @@ pub enum Exit {
     Usage,
     /// A fault of this program.
     Internal,
+    /// Another program's contract: 0, 1 or 2, as node-problem-detector wants it.
+    Plugin(u8),
 }
 
 impl Exit {
@@ -51,6 +56,7 @@ impl Exit {
             Self::Unverified => 3,
             Self::Usage => 64,
             Self::Internal => 70,
+            Self::Plugin(code) => code,
         }
     }
 }
@@ -112,6 +118,9 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     let color = events::colored(cli.color, std::io::stdout().is_terminal());
     match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Controller(args) => controller::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Canary(_) => canary::run(),
         Command::Host(args) => host::run(&args, color),
         Command::Logs(args) => logs::run(&args),
         Command::Compare(args) => compare::run(&args),

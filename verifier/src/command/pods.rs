@@ -1,6 +1,7 @@
 //! `verifier pods`: every pod with what its network is worth, and on request those made anew that run without one.
 
 mod list;
+mod recreate;
 
 use super::{
     Exit, Failure, Stdout, collect,
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::{agent::client::Client, cli, config, report::snapshot::ClusterSnapshot};
 use list::Listing;
+pub(super) use list::table;
 use std::{collections::BTreeSet, time::Duration};
 use verifier_core::{
     intent::Cluster,
@@ -20,8 +22,7 @@ use verifier_core::{
 /// # Errors
 /// The input is not usable, or the list cannot be written.
 pub fn run(args: &cli::Pods) -> Result<Exit, Failure> {
-    let cluster = config::read_intent(&args.intent)?;
-    let wanted = wanted(&cluster, &args.nodes)?;
+    recreate::check(args)?;
     let asking = Asking {
         client: Client::new(
             config::read_keys(&args.peers.key_file)?.signing(),
@@ -30,6 +31,11 @@ pub fn run(args: &cli::Pods) -> Result<Exit, Failure> {
         port: args.peers.agent_port,
         timeout: args.timeout,
     };
+    if args.recreate.recreate {
+        return config::runtime()?.block_on(recreate::run(args, &asking));
+    }
+    let cluster = config::read_intent(&args.intent)?;
+    let wanted = wanted(&cluster, &args.nodes)?;
     let report = config::runtime()?.block_on(asking.round(&cluster, &wanted));
     let listing = Listing::new(&report, &cluster, &wanted, args.stale);
     Stdout.write(&listing.render(args.output)?)?;

@@ -1,5 +1,7 @@
 //! `verifier validate`: every node against every other, once, and a verdict.
 
+mod recovery;
+
 use super::{
     Exit, Failure, Stdout,
     collect::{self, Target},
@@ -23,25 +25,32 @@ use verifier_core::{
 /// # Errors
 /// The input is not usable, or the report cannot be written.
 pub fn run(args: &cli::Validate, color: bool) -> Result<Exit, Failure> {
+    recovery::wait(args)?;
     let cluster = config::read_intent(&args.intent)?;
     let wanted = wanted(&cluster, &args.nodes)?;
-    let keyring = config::read_keys(&args.peers.key_file)?;
+    let (keyring, has_key) = recovery::keyring(args)?;
     let netns = config::open_netns(args.peers.netns.as_deref())?;
-    let client = Client::new(keyring.signing(), netns);
-    let targets = targets(&cluster, &wanted, args.peers.agent_port);
-    let snapshots = config::runtime()?.block_on(collect::rounds(&client, targets, args.timeout));
+    let mut snapshots = if has_key {
+        let client = Client::new(keyring.signing(), netns);
+        let targets = targets(&cluster, &wanted, args.peers.agent_port);
+        config::runtime()?.block_on(collect::rounds(&client, targets, args.timeout))
+    } else {
+        recovery::unasked(&cluster)
+    };
+    let alone = recovery::alone(args, &cluster, keyring, &mut snapshots)?;
     let snapshot = ClusterSnapshot::new(Policy::default(), snapshots);
     if let Some(path) = &args.snapshot_out {
         report::write_file(path, &snapshot.text()?)?;
     }
-    let report = only(snapshot.judge(), &wanted);
+    let mut report = only(snapshot.judge(), &wanted);
+    recovery::say_what_is_missing(&mut report, alone.as_ref());
     for (path, output) in [(&args.json_file, Output::Json), (&args.junit_file, Output::Junit)] {
         if let Some(path) = path {
             report::write_file(path, &report::render(&report, output, false)?)?;
         }
     }
     Stdout.write(&report::render(&report, args.output, color)?)?;
-    Ok(report::exit(&report))
+    recovery::finish(args, &report, alone.is_some())
 }
 
 /// The nodes that were named; empty for all.

@@ -13,8 +13,8 @@ pub const MANAGER: &str = "dataplane-verifier";
 pub const CONDITION: &str = "DataplaneForwarding";
 /// Label of the canary pods, on every node and with the value `true`.
 pub const CANARY_LABEL: &str = "dataplane-verifier.io/canary";
-/// How many causes, pods and unknown checks an object holds: it must stay small, whatever is wrong.
-pub const LIST_MAX: usize = 20;
+/// Who writes what only the controller says.
+pub const SETTLER: &str = "dataplane-verifier-controller";
 
 /// Whose dataplane it is.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +68,10 @@ pub struct NodeDataplaneStatus {
     pub written_by: String,
     /// Version of the program that judged.
     pub version: String,
+    /// What all nodes together say, where it differs from what this node's agent says of itself. The controller writes it; the fields above
+    /// follow it as long as it is fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<SettledStatus>,
     /// Root causes, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<CauseStatus>,
@@ -77,6 +81,24 @@ pub struct NodeDataplaneStatus {
     /// Checks that could not be made, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
+}
+
+/// What all nodes together say of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SettledStatus {
+    /// What the node's agent said, and what this corrects.
+    pub corrects_forwarding: String,
+    /// The cause that it named; empty for none.
+    pub corrects_cause: String,
+    /// What it is: `True`, `Degraded`, `False`.
+    pub forwarding: String,
+    /// Code of the cause; empty for none.
+    pub cause: String,
+    /// In one sentence.
+    pub message: String,
+    /// When that was judged, RFC 3339.
+    pub judged_at: String,
 }
 
 /// One root cause.

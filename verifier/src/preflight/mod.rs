@@ -83,10 +83,10 @@ impl Check {
 ///
 /// # Errors
 /// One line with everything that is missing and the remedy.
-pub fn essentials() -> Result<(), String> {
+pub fn essentials(ebpf: bool) -> Result<(), String> {
     let missing: Vec<String> = capabilities::all(fs::read_to_string("/proc/self/status"))
         .iter()
-        .filter(|check| check.essential)
+        .filter(|check| check.essential && (ebpf || check.name != "CAP_BPF"))
         .filter_map(Check::complaint)
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(missing.join(". ")) }

@@ -1,6 +1,7 @@
 //! A report as JUnit XML: nodes and pods are test cases, causes are failures, what could not be verified is an error and never a pass.
 
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
+use verifier_core::report::headline_of;
 use verifier_core::verdict::{ClusterReport, Finding, NodeVerdict, PodReport, PodVerdict, Severity, Verdict};
 
 /// The whole report.
@@ -9,6 +10,13 @@ use verifier_core::verdict::{ClusterReport, Finding, NodeVerdict, PodReport, Pod
 /// The XML writer fails.
 pub fn render(report: &ClusterReport) -> Result<String, SerializeError> {
     let mut junit = Report::new("dataplane-verifier");
+    // The headline case first: the claim is healthy and the fact is not.
+    let contradicted: Vec<TestCase> = report.nodes.iter().filter_map(claim).collect();
+    if !contradicted.is_empty() {
+        let mut claims = TestSuite::new("claims");
+        claims.add_test_cases(contradicted);
+        junit.add_test_suite(claims);
+    }
     let mut cluster = TestSuite::new("cluster");
     if report.causes.is_empty() {
         cluster.add_test_case(TestCase::new("no cluster-wide cause", TestCaseStatus::success()));
@@ -33,6 +41,14 @@ fn case(class: &str, name: &str, status: TestCaseStatus) -> TestCase {
     let mut case = TestCase::new(name, status);
     case.set_classname(class);
     case
+}
+
+/// A claim that is contradicted; none where claim and fact agree.
+fn claim(node: &NodeVerdict) -> Option<TestCase> {
+    let said = headline_of(&node.name, &node.claimed, node.verdict)?;
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+    status.set_type("claim-contradicted").set_message(said);
+    Some(case("claim", node.name.as_str(), status))
 }
 
 fn node(node: &NodeVerdict) -> TestCase {
@@ -143,5 +159,12 @@ mod tests {
         let xml = render(&report).unwrap();
         assert!(xml.contains(r#"tests="4" skipped="0" failures="1" errors="1""#), "{xml}");
         assert!(xml.contains("tunnel-device-missing"));
+        assert!(!xml.contains("claim-contradicted"));
+        let mut contradicted = report;
+        contradicted.nodes[0].claimed.ready = Some(true);
+        let xml = render(&contradicted).unwrap();
+        let first = xml.find("<testsuite ").unwrap();
+        assert!(xml[first..].starts_with(r#"<testsuite name="claims""#), "{xml}");
+        assert!(xml.contains("node-a claims to be healthy"), "{xml}");
     }
 }

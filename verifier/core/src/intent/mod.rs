@@ -15,6 +15,7 @@ pub mod objects;
 mod parameters;
 #[doc(hidden)]
 pub mod synthetic;
+pub mod toggles;
 
 pub use acquaintance::Acquaintance;
 pub use cluster::{Cluster, Effects, UnknownNode};

@@ -365,6 +365,12 @@ pub struct Claim {
     pub calico_node: Option<String>,
     /// Restarts of the calico-node container.
     pub restarts: Option<u32>,
+    /// How that container ended the last time: reason, exit code, when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_termination: Option<String>,
+    /// How often Ready changed within the last hour, as far as it was watched; none where nobody watches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_toggles: Option<u32>,
     /// Whether it is cordoned.
     pub unschedulable: bool,
 }

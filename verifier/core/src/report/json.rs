@@ -28,6 +28,9 @@ pub(super) const NOT_VERIFIED: &[&str] = &["Services", "DNS", "egress from the c
 pub struct JsonReport {
     /// [`SCHEMA`].
     pub schema: String,
+    /// One sentence for each node whose claim is healthy and whose fact is not.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub headline: Vec<String>,
     /// `forwarding`, `unknown`, `degraded`, `not-forwarding`: the worst of the nodes'.
     pub verdict: Verdict,
     /// Causes that are the cluster's or the network's.
@@ -55,6 +58,15 @@ pub struct ClaimJson {
     pub restarts: Option<u32>,
     /// Condition NetworkUnavailable.
     pub network_unavailable: Option<bool>,
+    /// Reason of that: `CalicoIsUp`, `CalicoIsDown`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network_reason: Option<String>,
+    /// How calico-node ended the last time: reason, exit code, when.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_termination: Option<String>,
+    /// How often Ready changed within the last hour, as far as it was watched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ready_toggles: Option<u32>,
     /// Whether it is cordoned.
     pub unschedulable: bool,
 }
@@ -204,6 +216,7 @@ impl JsonReport {
         let causes = |all: &[Finding]| all.iter().map(|f| CauseJson::new(f, report.calico)).collect();
         Self {
             schema: SCHEMA.to_string(),
+            headline: super::headlines(report),
             verdict: report.verdict,
             causes: causes(&report.causes),
             nodes: report
@@ -216,6 +229,9 @@ impl JsonReport {
                         calico_node: n.claimed.calico_node.clone(),
                         restarts: n.claimed.restarts,
                         network_unavailable: n.claimed.network_unavailable,
+                        network_reason: n.claimed.network_reason.clone(),
+                        last_termination: n.claimed.last_termination.clone(),
+                        ready_toggles: n.claimed.ready_toggles,
                         unschedulable: n.claimed.unschedulable,
                     },
                     verdict: n.verdict,

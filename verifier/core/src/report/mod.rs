@@ -1,11 +1,16 @@
 //! The report: what a person or a pipeline reads. Pure: a [`ClusterReport`](crate::verdict::ClusterReport) in, a value or text out.
 
 mod explain;
+mod headline;
 mod json;
+pub mod oversee;
+pub mod publish;
+pub mod standing;
 mod text;
 mod time;
 
 pub use explain::{explain, explain_all};
+pub use headline::{claim_words, contradicts, headline_of, headlines};
 pub use json::{CauseJson, ClaimJson, JsonReport, NodeJson, PodJson, SCHEMA};
 pub use text::{Style, cause_lines, text};
 pub use time::rfc3339;

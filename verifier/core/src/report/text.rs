@@ -1,10 +1,12 @@
 //! The report as text, for a person. The headline case comes first: the claim is healthy and the fact is not.
 
-use super::{explain::class, json::NOT_VERIFIED, rfc3339};
-use crate::{
-    intent::Claim,
-    verdict::{CauseCode, ClusterReport, Consequence, Finding, NodeVerdict, PodVerdict, Scope, Severity, Verdict},
+use super::{
+    explain::class,
+    headline::{claim_words, headlines},
+    json::NOT_VERIFIED,
+    rfc3339,
 };
+use crate::verdict::{CauseCode, ClusterReport, Consequence, Finding, PodVerdict, Scope, Severity, Verdict};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
@@ -43,16 +45,8 @@ impl Style {
 /// The whole report.
 pub fn text(report: &ClusterReport, style: Style) -> String {
     let mut out = String::new();
-    for node in report.nodes.iter().filter(|n| contradicts(n)) {
-        let fact = if node.verdict == Verdict::NotForwarding {
-            "does not forward pod traffic"
-        } else {
-            "forwards pod traffic only in part"
-        };
-        out.push_str(&style.paint(
-            "1",
-            &format!("{} claims to be healthy ({}) and {fact}.", node.name, claim(&node.claimed)),
-        ));
+    for line in headlines(report) {
+        out.push_str(&style.paint("1", &line));
         out.push('\n');
     }
     if !out.is_empty() {
@@ -64,7 +58,7 @@ pub fn text(report: &ClusterReport, style: Style) -> String {
             "{:width$}  {}  claimed: {}\n",
             node.name.as_str(),
             style.verdict(node.verdict, 14),
-            claim(&node.claimed)
+            claim_words(&node.claimed)
         ));
         if let Some(why) = &node.why {
             out.push_str(&format!("{:width$}  {why}\n", ""));
@@ -100,33 +94,6 @@ pub fn text(report: &ClusterReport, style: Style) -> String {
     }
     out.push_str(&format!("\nNot verified by this program: {}.\n", NOT_VERIFIED.join(", ")));
     out
-}
-
-fn contradicts(node: &NodeVerdict) -> bool {
-    node.claimed.ready == Some(true) && matches!(node.verdict, Verdict::Degraded | Verdict::NotForwarding)
-}
-
-fn claim(c: &Claim) -> String {
-    let mut parts = Vec::new();
-    match c.ready {
-        Some(true) => parts.push("Ready".to_string()),
-        Some(false) => parts.push("not Ready".to_string()),
-        None => parts.push("readiness unknown".to_string()),
-    }
-    if let Some(reason) = &c.network_reason {
-        parts.push(reason.clone());
-    }
-    match &c.calico_node {
-        Some(phase) => parts.push(format!("calico-node {phase}")),
-        None => parts.push("no calico-node pod".to_string()),
-    }
-    if let Some(n) = c.restarts {
-        parts.push(format!("{n} restarts"));
-    }
-    if c.unschedulable {
-        parts.push("cordoned".to_string());
-    }
-    parts.join(", ")
 }
 
 fn lines(out: &mut String, f: &Finding, report: &ClusterReport, style: Style) {

@@ -26,6 +26,12 @@ impl Backend for StandIn {
     fn missing(&self) -> Vec<String> {
         self.missing.clone()
     }
+    fn forwarding(&self) -> Result<(), String> {
+        match self.missing.first() {
+            None => Ok(()),
+            Some(what) => Err(format!("False: route-missing: {what}")),
+        }
+    }
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
     }
@@ -220,4 +226,17 @@ async fn a_stopping_server_finishes_what_it_began_and_ends() {
         .await
         .unwrap();
     running.supervisor.drain(Duration::from_secs(7)).await.unwrap();
+}
+
+#[tokio::test]
+async fn readiness_is_whether_the_node_forwards() {
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let running = start(&[]);
+    let well = raw(running.address, &get("/readiness")).await;
+    assert!(well.starts_with("HTTP/1.1 200") && well.contains("forwarding"), "{well}");
+    running.supervisor.drain(PATIENCE).await.unwrap();
+    let running = start(&["no routes"]);
+    let bad = raw(running.address, &get("/readiness")).await;
+    assert!(bad.starts_with("HTTP/1.1 503") && bad.contains("route-missing"), "{bad}");
+    running.supervisor.drain(PATIENCE).await.unwrap();
 }

@@ -1,7 +1,10 @@
 //! Who is meant: pods and nodes by what a person writes.
 
-use super::Cluster;
-use crate::names::{NodeName, PodRef};
+use super::{Cluster, facts::Family};
+use crate::{
+    intent::Claim,
+    names::{NodeName, PodRef},
+};
 use alloc::{sync::Arc, vec::Vec};
 use core::net::IpAddr;
 
@@ -28,6 +31,17 @@ impl Cluster {
                 addresses: facts.addresses.to_vec(),
             })
             .collect()
+    }
+
+    /// What the cluster claims of a node.
+    pub fn claim_of(&self, node: &NodeName) -> Claim {
+        self.claim_about(node)
+    }
+
+    /// Where a node is reached; none of a node that has no address, or that is not there.
+    pub fn host_address(&self, node: &NodeName) -> Option<IpAddr> {
+        let facts = self.nodes.get(node)?;
+        facts.host(Family::V4).or_else(|| facts.host(Family::V6)).map(|host| host.ip)
     }
 
     /// The node with this tunnel address or address of its own.

@@ -310,6 +310,8 @@ impl Cluster {
                 }
             }),
             restarts: agent.and_then(|pod| pod.restarts),
+            last_termination: agent.and_then(|pod| pod.last_termination.clone()),
+            ready_toggles: None,
             unschedulable: facts.is_some_and(|f| f.unschedulable),
         }
     }

@@ -1,6 +1,7 @@
 //! Kubernetes' own objects, as far as the dataplane follows from them.
 
-use super::meta::{Meta, nullable};
+use super::meta::{Meta, nullable, timestamp};
+use crate::names::UnixNs;
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::Deserialize;
 
@@ -233,6 +234,32 @@ pub struct ContainerStatus {
     /// Restarts.
     #[serde(default, deserialize_with = "nullable")]
     pub restart_count: u32,
+    /// What it was before.
+    #[serde(default, deserialize_with = "nullable")]
+    pub last_state: ContainerState,
+}
+
+/// What a container is, as far as its end matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ContainerState {
+    /// How it ended.
+    #[serde(default)]
+    pub terminated: Option<Terminated>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Terminated {
+    /// `Error`, `OOMKilled`, `Completed`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub reason: String,
+    /// Its exit status.
+    #[serde(default, deserialize_with = "nullable")]
+    pub exit_code: i32,
+    /// When.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub finished_at: Option<UnixNs>,
 }
 
 /// A DaemonSet; only calico-node's is looked at.

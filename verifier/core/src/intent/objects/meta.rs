@@ -74,7 +74,7 @@ where
 }
 
 /// A time as the API writes it (RFC 3339).
-fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixNs>, D::Error> {
+pub(super) fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixNs>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(None);
     };

@@ -150,6 +150,7 @@ pub(crate) struct AgentPod {
     pub(crate) phase: String,
     pub(crate) ready: bool,
     pub(crate) restarts: Option<u32>,
+    pub(crate) last_termination: Option<String>,
     pub(crate) terminating: bool,
     pub(crate) created: Option<UnixNs>,
 }
@@ -189,9 +190,23 @@ impl AgentPod {
                 None => pod.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
             },
             restarts: status.map(|s| s.restart_count),
+            last_termination: status.and_then(|s| s.last_state.terminated.as_ref()).map(ended),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             created: pod.metadata.creation_timestamp,
         })
+    }
+}
+
+/// How a container ended, in words.
+fn ended(how: &objects::Terminated) -> String {
+    let reason = if how.reason.is_empty() {
+        "no reason given"
+    } else {
+        how.reason.as_str()
+    };
+    match how.finished_at {
+        Some(at) => format!("{reason}, exit code {}, at {}", how.exit_code, crate::report::rfc3339(at)),
+        None => format!("{reason}, exit code {}", how.exit_code),
     }
 }
 

@@ -17,10 +17,12 @@
 //! * [`runbook`]: states of a cluster for each branch of the runbook, as objects of the API;
 //! * [`snapshot`]: the whole kernel state of a fabric as text, to be compared;
 //! * [`load`], [`churn`]: bounded background traffic, and pods that come and go;
+//! * [`apiserver`]: a real API server on loopback, and the fabric's objects in it;
 //! * [`reach`]: bare packets between two places of the fabric, independent of the verifier.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod apiserver;
 pub mod bpf_asm;
 pub mod churn;
 pub mod fabric;

@@ -4,6 +4,7 @@
 //! `verifier`. What needs that crate (raising a fabric, breaking it, measuring it) is a binary of `verifier-tests`, which
 //! this program builds and then becomes.
 
+mod apiserver;
 mod apt;
 mod cli;
 mod docs;
@@ -44,10 +45,16 @@ fn dispatch(cli: Cli) -> Outcome {
     let workspace = Workspace::locate()?;
     match cli.command {
         Command::Build { release } => run::build(&workspace, Profile::of(release)),
+        Command::Apiserver => apiserver::run(&workspace),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo { arguments } => run::become_binary(&workspace, Profile::Dev, "demo", &arguments),
         Command::Lab { action } => run::become_binary(&workspace, Profile::Dev, "lab", &action.to_arguments()),
-        Command::Bench { arguments } => run::become_binary(&workspace, Profile::Release, "bench", &arguments),
+        Command::Bench { arguments } => {
+            if run::is_root() && !run::only_prints(&arguments) {
+                apiserver::ensure_or_say(&workspace)?;
+            }
+            run::become_binary(&workspace, Profile::Release, "bench", &arguments)
+        }
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Golden(arguments) => golden::run(&workspace, &arguments),
         Command::Tidy => tidy::run(&workspace),

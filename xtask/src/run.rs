@@ -65,10 +65,9 @@ pub(crate) fn binary(workspace: &Workspace, profile: Profile, name: &str) -> Pat
 /// Builds all, then replaces this process with a binary, so that signals and the exit status are that binary's own.
 pub(crate) fn become_binary(workspace: &Workspace, profile: Profile, name: &str, arguments: &[OsString]) -> Outcome {
     // What only prints needs no privileges.
-    let only_prints = arguments
-        .iter()
-        .any(|argument| argument == "--list" || argument == "--help" || argument == "-h");
-    if !only_prints && let Some(refusal) = need_root(name) {
+    if !only_prints(arguments)
+        && let Some(refusal) = need_root(name)
+    {
         return Ok(refusal);
     }
     build_ebpf(workspace)?;
@@ -80,6 +79,12 @@ pub(crate) fn become_binary(workspace: &Workspace, profile: Profile, name: &str,
         .args(arguments)
         .exec();
     Err(error).with_context(|| format!("running {}", path.display()))
+}
+
+/// Whether a program that is passed these only prints.
+pub(crate) fn only_prints(arguments: &[OsString]) -> bool {
+    let prints = ["--list", "--help", "-h"];
+    arguments.iter().any(|argument| prints.iter().any(|print| argument == print))
 }
 
 /// One clear line and the exit status, where this is not root.
@@ -95,7 +100,7 @@ pub(crate) fn need_root(command: &str) -> Option<ExitCode> {
 }
 
 /// procfs gives a process's directory to its effective user.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::cli::TestArguments;
 use crate::run::{build_ebpf, need_root, run_to_success};
 use crate::workspace::{Workspace, cargo};
-use crate::{Outcome, terminal};
+use crate::{Outcome, apiserver, terminal};
 
 /// The crate whose suites need root and the machine to themselves.
 const SUITES: &str = "verifier-tests";
@@ -28,6 +28,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Outcome {
     }
     let began = Instant::now();
     build_ebpf(workspace)?;
+    if !arguments.unprivileged {
+        apiserver::ensure_or_say(workspace)?;
+    }
     // The suites start the program itself.
     run_to_success(
         cargo()

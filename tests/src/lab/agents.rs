@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,6 +31,22 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often something awaited is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
+/// Where agents get intent from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Intent {
+    /// The fabric's manifests.
+    #[default]
+    Manifests,
+    /// The API of a cluster, over the network of this machine. A node's own faults do not cut it, because the agents of a fabric enter
+    /// their nodes' namespaces from outside.
+    Cluster {
+        /// Who asks, and whom.
+        kubeconfig: PathBuf,
+        /// More arguments: what is written into the cluster.
+        arguments: Vec<String>,
+    },
+}
+
 /// One agent, running.
 #[derive(Debug)]
 pub struct Agent {
@@ -46,7 +62,7 @@ impl Agent {
     ///
     /// # Errors
     /// The binary is not there, or a file cannot be written.
-    pub fn start(files: &Files, netns: &str, node: &str, address: Ipv4Addr) -> Result<Self> {
+    pub fn start(files: &Files, intent: &Intent, netns: &str, node: &str, address: Ipv4Addr) -> Result<Self> {
         let netns = Netns::open(netns)?;
         let log = files.log(node);
         let log = File::create(&log).with_context(|| format!("making {}", log.display()))?;
@@ -55,13 +71,12 @@ impl Agent {
         if host_root.is_dir() {
             command.env("VERIFIER_HOST_ROOT", host_root);
         }
+        command.arg("agent").args(["--node", node]).arg("--netns").arg(netns.path());
+        match intent {
+            Intent::Manifests => command.arg("--intent").arg(files.manifests()),
+            Intent::Cluster { kubeconfig, arguments } => command.arg("--kubeconfig").arg(kubeconfig).args(arguments),
+        };
         let child = command
-            .arg("agent")
-            .args(["--node", node])
-            .arg("--netns")
-            .arg(netns.path())
-            .arg("--intent")
-            .arg(files.manifests())
             .arg("--key-file")
             .arg(files.key())
             .args(["--log", "info"])

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::agents::{self, Agent};
+use super::agents::{self, Agent, Intent};
 use super::{Files, Turn, program};
 use crate::fabric::{Fabric, FabricSpec};
 
@@ -12,6 +12,7 @@ pub struct Stage {
     fabric: Fabric,
     files: Files,
     agents: Vec<Agent>,
+    intent: Intent,
     leave: bool,
     _turn: Turn,
 }
@@ -39,6 +40,7 @@ impl Stage {
             fabric,
             files,
             agents: Vec::new(),
+            intent: Intent::default(),
             leave: false,
             _turn: turn,
         };
@@ -64,6 +66,11 @@ impl Stage {
         &self.agents
     }
 
+    /// Where agents that are started from now on get intent from.
+    pub fn set_intent(&mut self, intent: Intent) {
+        self.intent = intent;
+    }
+
     /// One agent on each node that has none; returns when all are ready.
     ///
     /// # Errors
@@ -71,7 +78,8 @@ impl Stage {
     pub fn start_agents(&mut self) -> Result<()> {
         for node in self.fabric.nodes() {
             if !self.agents.iter().any(|agent| agent.node == node.name) {
-                self.agents.push(Agent::start(&self.files, &node.netns, &node.name, node.host_ip)?);
+                self.agents
+                    .push(Agent::start(&self.files, &self.intent, &node.netns, &node.name, node.host_ip)?);
             }
         }
         self.agents.iter_mut().try_for_each(|agent| agent.wait_ready(&self.files))

@@ -93,6 +93,7 @@ pub(super) fn calico_node_container(state: &State) -> Value {
         ],
         "image": format!("calico/node:{}", state.calico_version()),
         "name": "calico-node",
+        "resources": { "requests": { "cpu": "250m" } },
         "securityContext": { "privileged": true },
     })
 }

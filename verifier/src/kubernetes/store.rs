@@ -174,8 +174,10 @@ impl Store {
             }
         }
         if !objects.has_seen(Kind::Node) {
-            let why = gaps.first().map_or("the Nodes have not been listed yet", |gap| gap.why.as_str());
-            return Evidence::unavailable(SOURCE, why);
+            // Why the Nodes are missing, not why something else is.
+            let nodes = self.lists.values().find(|list| list.read.kind == Kind::Node);
+            let why = nodes.and_then(|list| list.gaps(now).into_iter().next()).map(|gap| gap.why);
+            return Evidence::unavailable(SOURCE, why.unwrap_or_else(|| "the Nodes have not been listed yet".to_owned()));
         }
         if let Some((one, other)) = objects.overlapping_pools().first() {
             let (one, other) = (&one.metadata.name, &other.metadata.name);

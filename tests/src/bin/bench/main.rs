@@ -4,6 +4,7 @@ mod churn;
 mod cost;
 mod detection;
 mod intent;
+mod kubernetes;
 mod routes;
 mod row;
 mod taps;
@@ -76,6 +77,11 @@ const GROUPS: &[Group] = &[
         name: "intent",
         what: "intent of 5,000 nodes x 50 pods",
         measure: intent::rows,
+    },
+    Group {
+        name: "kubernetes",
+        what: "an agent of 1,000 nodes x 30 pods on a real API server",
+        measure: kubernetes::rows,
     },
 ];
 

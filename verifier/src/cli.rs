@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn every_subcommand_that_takes_arguments_shows_an_example() {
         for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_else(String::new);
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{} has none", command.get_name());
         }
     }

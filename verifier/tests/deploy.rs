@@ -1,6 +1,8 @@
 //! What `deploy/` holds: the definition is what the program prints, every command line in it is one that the program takes, and nothing in it
 //! may do more than it must. With `kubectl` on this machine also: every overlay renders.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use clap::Parser as _;
 use serde_yaml_ng::Value;
 use std::{

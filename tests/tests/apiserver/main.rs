@@ -70,6 +70,7 @@ pub(crate) fn planned(spec: FabricSpec) -> State {
         spec,
         nodes,
         pods,
+        pods_made: 0,
         overrides: Default::default(),
         manifests: None,
         undo: None,

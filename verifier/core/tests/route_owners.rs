@@ -35,6 +35,7 @@ fn state(journal: Vec<Change>) -> NodeState {
         filters: nothing(),
         base_chains: nothing(),
         hooks: nothing(),
+        offloads: None,
         pods: BTreeMap::new(),
         journal,
         journal_from: UnixNs(1),

@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_verdict_that_is_too_old_or_not_there_is_none() {
         let old = row("True", 181, 0);
-        assert_eq!(exit(&[old.clone()]), Exit::Unverified);
+        assert_eq!(exit(std::slice::from_ref(&old)), Exit::Unverified);
         assert!(text(&[old]).contains("181 s old"));
         let none = Row::new("node-b".to_owned(), None, NOW, Duration::from_secs(180));
         assert_eq!(npd_line(&none).0, 2);

@@ -34,12 +34,18 @@ const CONFIG: Config = Config {
 
 /// A frame at a tap: the quick look must never turn away what the thorough one would find, and a record never reaches past the bytes.
 pub(super) fn packet(bytes: &[u8]) {
+    for start in [Start::Ethernet, Start::Ip] {
+        starting_with(bytes, start);
+    }
+}
+
+fn starting_with(bytes: &[u8], start: Start) {
     let mut record = PacketRecord::ZERO;
-    match describe(bytes, Start::Ethernet, &CONFIG, &mut record) {
+    match describe(bytes, start, &CONFIG, &mut record) {
         Ok(place) => {
             assert!(Class::from_byte(record.class) != Class::None, "found, and nothing");
             assert!(place.transport_at < bytes.len(), "past the end");
-            let seen = match triage(bytes, Tap::Underlay, Direction::Egress, &CONFIG) {
+            let seen = match triage(bytes, start, Tap::Underlay, Direction::Egress, &CONFIG) {
                 Triage::Candidate => true,
                 Triage::Bare { candidate, .. } => candidate,
                 Triage::Encapsulated(encapsulated) => encapsulated.candidate,
@@ -51,11 +57,9 @@ pub(super) fn packet(bytes: &[u8]) {
     }
     for tap in [Tap::Workload, Tap::Tunnel, Tap::Underlay] {
         for direction in [Direction::Ingress, Direction::Egress] {
-            let _: Triage = triage(bytes, tap, direction, &CONFIG);
+            let _: Triage = triage(bytes, start, tap, direction, &CONFIG);
         }
     }
-    let mut inside = PacketRecord::ZERO;
-    let _: Result<_, _> = describe(bytes, Start::Ip, &CONFIG, &mut inside);
 }
 
 /// The header of a probe, and the records of the ring.

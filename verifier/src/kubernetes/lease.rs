@@ -102,7 +102,7 @@ fn read(lease: &ApiLease) -> Lease {
     let Some(spec) = &lease.spec else { return Lease::default() };
     let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
     Lease {
-        holder: spec.holder_identity.clone().unwrap_or_else(String::new),
+        holder: spec.holder_identity.clone().unwrap_or_default(),
         renewed: spec.renew_time.as_ref().map_or_else(String::new, |time| time.0.to_string()),
         duration_seconds: number(spec.lease_duration_seconds),
         transitions: number(spec.lease_transitions),

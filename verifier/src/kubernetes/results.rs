@@ -150,7 +150,7 @@ impl Results {
             object: object.is_some(),
             since: object.and_then(|object| object.status?.since),
             condition: condition(&node),
-            uid: node.uid().unwrap_or_else(String::new),
+            uid: node.uid().unwrap_or_default(),
         })
     }
 
@@ -345,7 +345,7 @@ fn condition(node: &Node) -> Option<(Condition, String)> {
         .map_or_else(String::new, |time| time.0.to_string());
     let condition = Condition {
         status: found.status.clone(),
-        reason: found.reason.clone().unwrap_or_else(String::new),
+        reason: found.reason.clone().unwrap_or_default(),
     };
     Some((condition, since))
 }
@@ -353,9 +353,9 @@ fn condition(node: &Node) -> Option<(Condition, String)> {
 fn settled_status(settled: &Settled) -> SettledStatus {
     SettledStatus {
         corrects_forwarding: settled.corrects.0.to_string(),
-        corrects_cause: settled.corrects.1.clone().unwrap_or_else(String::new),
+        corrects_cause: settled.corrects.1.clone().unwrap_or_default(),
         forwarding: settled.forwarding.to_string(),
-        cause: settled.cause.clone().unwrap_or_else(String::new),
+        cause: settled.cause.clone().unwrap_or_default(),
         message: settled.message.clone(),
         judged_at: rfc3339(settled.judged_at),
     }
@@ -368,7 +368,7 @@ pub fn status(standing: &Standing, since: Option<String>) -> NodeDataplaneStatus
         claimed: standing.claimed.clone(),
         forwarding: standing.forwarding.to_string(),
         contradicts_claim: standing.contradicts_claim,
-        cause: standing.cause.clone().unwrap_or_else(String::new),
+        cause: standing.cause.clone().unwrap_or_default(),
         message: standing.message.clone(),
         stale_pods: i32::try_from(standing.stale_count).unwrap_or(i32::MAX),
         since: Some(since.unwrap_or_else(|| judged_at.clone())),

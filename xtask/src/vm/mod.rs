@@ -256,7 +256,7 @@ fn show(said: &Said, after: Duration) {
                 said::Outcome::Failed => paint.red("failed "),
                 said::Outcome::Skipped => "skipped".to_owned(),
             };
-            let why = case.why.as_ref().map(|why| format!(": {why}")).unwrap_or_else(String::new);
+            let why = case.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             println!("    {word} {} ({} ms){why}", case.name, case.ms);
         }
         Said::Ended { why: Some(why), .. } => println!("    {} {why}", paint.red("broken off:")),

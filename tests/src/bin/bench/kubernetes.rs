@@ -201,6 +201,7 @@ fn planned(n: u32) -> Node {
     Node {
         index: n as usize,
         letter: 'x',
+        subnet: 0,
         netns: format!("{PREFIX}-node-large"),
         switch_port: String::new(),
         underlay_mac: [0x02, 0x00, 172, b, c, d],
@@ -223,6 +224,7 @@ fn planned_pod(i: u32) -> Pod {
         host_device: plan::host_device("default", &name),
         container_id: String::new(),
         phase: Phase::Running,
+        incarnation: 0,
         name,
     }
 }

@@ -301,7 +301,7 @@ fn troubles(report: &ClusterReport) -> Vec<String> {
             "{} is {:?}{}",
             node.name,
             node.verdict,
-            node.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_else(String::new)
+            node.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
         ));
     }
     if report.nodes.is_empty() {

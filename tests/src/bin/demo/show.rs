@@ -350,7 +350,7 @@ fn claims(report: &Report, played: &Played) -> String {
                 .claimed
                 .restarts
                 .map(|count| format!(" ({count} restarts)"))
-                .unwrap_or_else(String::new);
+                .unwrap_or_default();
             format!("{} {ready}, its calico-node {agent}{restarts}", node.name)
         })
         .collect();

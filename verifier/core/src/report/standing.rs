@@ -251,7 +251,7 @@ impl Standing {
             (None, Forwarding::Unknown) => said.why.unwrap_or("no probe gave an answer that counts").to_string(),
             (None, _) => "some of its probes fail, and no cause of its own was found".to_string(),
         };
-        let sentence = [headline.unwrap_or_else(String::new), reason]
+        let sentence = [headline.unwrap_or_default(), reason]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>()

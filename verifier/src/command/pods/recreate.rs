@@ -310,12 +310,13 @@ fn text(planned: &[Planned], outcomes: &[(PodRef, Outcome)], yes: bool) -> Strin
     let header = ["NAMESPACE", "NAME", "NODE", "CAUSE", "ACTION", "WHY"];
     let rows = planned.iter().map(|one| {
         let codes: Vec<&str> = one.report.causes.iter().map(|cause| cause.code.as_str()).collect();
-        let (mut action, mut why) = match action_words(&one.action) {
-            (action, why) => (action, why.to_owned()),
+        let (action, why) = match outcomes.iter().find(|(pod, _)| *pod == one.report.pod) {
+            Some((_, outcome)) => outcome_words(outcome),
+            None => {
+                let (action, why) = action_words(&one.action);
+                (action, why.to_owned())
+            }
         };
-        if let Some((_, outcome)) = outcomes.iter().find(|(pod, _)| *pod == one.report.pod) {
-            (action, why) = outcome_words(outcome);
-        }
         vec![
             one.report.pod.namespace.clone(),
             one.report.pod.name.clone(),

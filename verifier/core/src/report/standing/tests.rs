@@ -108,6 +108,7 @@ fn whatever_is_wrong_an_object_stays_small() {
             causes: Vec::new(),
             controller: None,
             safe_to_delete: false,
+            terminating: false,
             why: None,
         })
         .collect();

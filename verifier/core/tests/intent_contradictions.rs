@@ -229,6 +229,9 @@ fn owners(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, mo
     }
     all.retain(|v| v["kind"] != "ClusterInformation");
     all.push(support::version(version));
+    if felix.is_some() {
+        all.retain(|v| v["kind"] != "FelixConfiguration");
+    }
     all.extend(felix.map(|text| support::felix("default", &json!({"programClusterRoutes": text}))));
     all.extend(bird.map(|text| bgp("default", text)));
     all.extend_from_slice(more);

@@ -147,12 +147,16 @@ mod tests {
             assert!(!cause.incidents.is_empty(), "{}", cause.code);
         }
         for incident in table::all().flat_map(|cause| cause.incidents) {
-            // Repository and number, sometimes with a word before or behind.
+            // Repository and number, sometimes with a word before or behind; or the commit that mended it.
             let number = incident
                 .split('#')
                 .nth(1)
                 .is_some_and(|n| n.chars().next().is_some_and(|c| c.is_ascii_digit()));
-            assert!(number && incident.contains('/'), "{incident}");
+            let commit = incident
+                .split(" commit ")
+                .nth(1)
+                .is_some_and(|hash| hash.chars().all(|c| c.is_ascii_hexdigit()));
+            assert!((number || commit) && incident.contains('/'), "{incident}");
         }
     }
 }

@@ -107,8 +107,13 @@ pub(crate) fn intent(cluster: &Cluster, node: &NodeName) -> NodeIntent {
         read_at: UnixNs(0),
         ..cluster.node_intent(node).unwrap()
     };
-    // When a pod was created is the API server's to say.
-    intent.workloads.values_mut().for_each(|workload| workload.created = None);
+    // When a pod was created, and as which object, is the API server's to say.
+    for workload in intent.workloads.values_mut() {
+        (workload.created, workload.uid) = (None, 0);
+    }
+    for pod in intent.peers.values_mut().flat_map(|peer| &mut peer.pods) {
+        pod.uid = 0;
+    }
     intent
 }
 

@@ -151,8 +151,10 @@ fn pods_come_and_go() {
     let short = Duration::from_millis(100);
     assert!(!reach::icmp(&source, new.ip, 8, short).unwrap());
     assert!(Netns::open(&new.netns).is_err());
-    // The same name and address again.
-    let again = fabric.add_pod(node).unwrap();
+    // The same name and address again, as another object.
+    let mut again = fabric.add_pod(node).unwrap();
+    assert_ne!(again.incarnation, new.incarnation);
+    again.incarnation = new.incarnation;
     assert_eq!(again, new);
     assert!(reach::icmp(&source, again.ip, 8, TIMEOUT).unwrap());
 }

@@ -109,6 +109,9 @@ pub(crate) enum LabAction {
         /// Start no agents: a bare fabric, to look at or to run an agent on by hand.
         #[arg(long)]
         no_agents: bool,
+        /// How pod traffic travels between the nodes.
+        #[arg(long, value_name = "MODE", default_value = "vxlan", value_parser = ["vxlan", "vxlan-cross-subnet", "ipip", "ipip-cross-subnet", "none"])]
+        encapsulation: String,
     },
     /// `verifier validate ARGS` against the fabric, with its exit status.
     Validate {
@@ -137,10 +140,16 @@ impl LabAction {
     /// The same words for the binary `lab`, which parses them itself.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
         let (verb, rest): (&str, Vec<OsString>) = match self {
-            LabAction::Up { nodes, pods, no_agents } => {
+            LabAction::Up {
+                nodes,
+                pods,
+                no_agents,
+                encapsulation,
+            } => {
                 let mut rest: Vec<OsString> = vec!["--nodes".into(), nodes.to_string().into()];
                 rest.extend(["--pods".into(), pods.to_string().into()]);
                 rest.extend(no_agents.then(|| "--no-agents".into()));
+                rest.extend(["--encapsulation".into(), encapsulation.into()]);
                 ("up", rest)
             }
             LabAction::Validate { arguments } => ("validate", arguments.clone()),
@@ -167,5 +176,15 @@ mod tests {
         let cli = Cli::parse_from(["cargo xtask", "lab", "validate", "--output", "json", "--node", "node-a"]);
         let Command::Lab { action } = cli.command else { panic!("not lab") };
         assert_eq!(action.to_arguments(), ["validate", "--output", "json", "--node", "node-a"]);
+    }
+
+    #[test]
+    fn lab_up_passes_everything_on() {
+        let cli = Cli::parse_from(["cargo xtask", "lab", "up", "--pods", "3", "--encapsulation", "none"]);
+        let Command::Lab { action } = cli.command else { panic!("not lab") };
+        assert_eq!(
+            action.to_arguments(),
+            ["up", "--nodes", "3", "--pods", "3", "--encapsulation", "none"]
+        );
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use verifier_core::{
     evidence::Evidence,
     names::{NodeName, PodRef},
-    probe::{Outcome, Transport},
+    probe::{Outcome, ProbeResult, Transport},
     report::JsonReport,
     verdict::{CauseCode, Class, ClusterReport, Consequence, Finding, PeerContact, Scope, Severity, Verdict},
 };
@@ -229,4 +229,33 @@ fn a_node_without_intent_does_not_hide_that_packets_to_it_are_lost() {
     assert_eq!(told, [(CauseCode::UnexplainedLoss, Some("node-b/eth0/ingress"))]);
     let b = report.nodes.iter().find(|node| node.name.as_str() == "node-b").unwrap();
     assert_eq!(b.verdict, Verdict::NotForwarding);
+}
+
+/// The bad path between `node-a` and `node-b`, with those probes left out that `left_out` says.
+fn bad_path_without(left_out: impl Fn(&ProbeResult) -> bool) -> Vec<(CauseCode, Option<NodeName>)> {
+    let mut cluster = named("partial-loss");
+    let mut gone = 0;
+    for snapshot in cluster.nodes.values_mut().filter_map(change::value) {
+        let probes = change::value(&mut snapshot.probes).unwrap();
+        let before = probes.len();
+        probes.retain(|result| result.probe.from.node == result.probe.to.node || !left_out(result));
+        gone += before - probes.len();
+    }
+    assert!(gone > 0, "nothing was left out");
+    let report = cluster.judge().cluster;
+    roots(&report)
+        .filter(|root| root.severity == Severity::Error)
+        .map(|root| (root.code, root.node.clone()))
+        .collect()
+}
+
+#[test]
+fn a_bad_path_is_no_underlay_that_drops_the_tunnel() {
+    let expected = [(CauseCode::PartialLoss, Some(NodeName::from("node-a")))];
+    // Every UDP port that was tried happened to take it, and ICMP and TCP did not.
+    let udp_passed = |result: &ProbeResult| result.probe.transport == Transport::Udp && result.outcome.passed();
+    assert_eq!(bad_path_without(udp_passed), expected);
+    // Everything of the pairs of a host happened to take it; those of pods show that it is a path.
+    let of_host_passed = |result: &ProbeResult| result.probe.from.pod.is_none() && result.outcome.passed();
+    assert_eq!(bad_path_without(of_host_passed), expected);
 }

@@ -186,11 +186,21 @@ impl<'a> Builder<'a> {
             underlay_bytes,
         } = &self.options.mtus;
         let of_pod = |end: &Endpoint| end.pod.as_ref().and_then(|pod| pods.get(pod)).copied();
+        // What a pod of another node carries is not known here, but all pods are made for the smallest of the cluster's ways
+        // (Felix writes it to `/var/lib/calico/mtu`): no more than this node's tunnels and its own pods.
+        let smallest_way = || {
+            let tunnels = self
+                .intent
+                .tunnels
+                .iter()
+                .filter_map(|t| t.mtu.or_else(|| tunnels.get(&t.device).copied()));
+            tunnels.chain(pods.values().copied()).chain(*underlay_bytes).min()
+        };
         let between = if from.node == to.node {
             None
         } else {
             match self.encapsulation(&to.node, to.ip) {
-                Encapsulation::None => *underlay_bytes,
+                Encapsulation::None => underlay_bytes.and_then(|_| smallest_way()),
                 tunnel => self
                     .intent
                     .tunnels

@@ -228,6 +228,28 @@ fn the_mtu_is_the_least_that_the_path_is_meant_to_carry() {
 }
 
 #[test]
+fn without_encapsulation_no_more_is_sent_than_a_pod_was_made_for() {
+    // Across one subnet it goes as it is, to the others through a tunnel: that tunnel decided the pods' MTU.
+    let mut intent = intent(0, 2, 1);
+    for peer in intent.peers.values_mut() {
+        peer.prefixes.iter_mut().for_each(|prefix| prefix.1 = Encapsulation::None);
+    }
+    let mut options = PlanOptions::default();
+    options.mtus.underlay_bytes = Some(1_500);
+    let from_host = |intent: &NodeIntent, options: &PlanOptions| {
+        let plan = plan_full(intent, options, &mut ids());
+        let large = |p: &&Probe| p.size == Size::Mtu && p.pair == PairKind::HostToRemotePod;
+        plan.probes.iter().filter(large).map(|p| p.length_bytes).collect::<BTreeSet<u32>>()
+    };
+    assert_eq!(from_host(&intent, &options), [1_450].into());
+    // No tunnel anywhere: what the pods beside it have.
+    intent.tunnels.clear();
+    assert_eq!(from_host(&intent, &options), [1_500].into());
+    options.mtus.pods.insert(pod(0, 0), 1_400);
+    assert_eq!(from_host(&intent, &options), [1_400].into());
+}
+
+#[test]
 fn what_cannot_be_probed_is_a_gap() {
     let plan = |change: fn(&mut NodeIntent)| {
         let mut intent = intent(0, 2, 2);

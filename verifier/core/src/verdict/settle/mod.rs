@@ -5,6 +5,7 @@
 pub(super) mod absorb;
 mod blame;
 mod cutoff;
+mod network;
 mod residual;
 
 pub(super) use absorb::absorb;

@@ -1,13 +1,17 @@
 //! What is to blame for failing probes that no state explains: by place, by what fails together, by what sits at that place.
 
-use super::{Reports, Settled, attribute, take};
+use super::{
+    Reports, Settled, attribute,
+    network::{merge_fabric, of_network},
+    take,
+};
 use crate::{
     names::{NodeName, PodRef},
     observed::DropStage,
+    probe::Size,
     programmed::HookPoint,
     verdict::{
-        CauseCode, Finding, FindingEvidence, NodeReport, Pattern, PeerContact, Place, Scope, Segment, Suspect, SuspectPlace, Symptom,
-        UnknownCheck,
+        CauseCode, Finding, FindingEvidence, NodeReport, Pattern, PeerContact, Place, Segment, Suspect, SuspectPlace, Symptom, UnknownCheck,
     },
 };
 use alloc::{
@@ -19,16 +23,16 @@ use alloc::{
 
 /// What a symptom is put down to. Equal ones are one root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Blame {
-    code: CauseCode,
+pub(super) struct Blame {
+    pub(super) code: CauseCode,
     /// The node to blame; for the fabric the node the packet left.
-    node: Option<NodeName>,
+    pub(super) node: Option<NodeName>,
     /// For the fabric, the node the packet did not reach.
-    towards: Option<NodeName>,
-    pod: Option<PodRef>,
+    pub(super) towards: Option<NodeName>,
+    pub(super) pod: Option<PodRef>,
     /// Empty where the symptoms themselves make it.
-    subject: String,
-    programmed: Option<String>,
+    pub(super) subject: String,
+    pub(super) programmed: Option<String>,
 }
 
 /// Settles the symptoms that no root explains.
@@ -83,6 +87,9 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     match symptom.pattern {
         Pattern::LargeOnly if crosses(symptom) => return fabric(CauseCode::MtuBlackhole, &place, symptom),
         Pattern::SomePorts if crosses(symptom) => return fabric(CauseCode::PartialLoss, &place, symptom),
+        Pattern::Mixed | Pattern::UnreflectedOnly if place.segment == Segment::Underlay && by_path(symptom) => {
+            return fabric(CauseCode::PartialLoss, &place, symptom);
+        }
         _ => {}
     }
     if let Some((good, bad)) = &symptom.checksum_bad {
@@ -139,6 +146,14 @@ fn unseen(reports: &Reports<'_>, place: &Place, pod: Option<&PodRef>) -> Option<
 
 fn crosses(symptom: &Symptom) -> bool {
     symptom.from.node != symptom.to.node
+}
+
+/// Whether small packets of one tunnel fared differently. All that a network can tell apart inside a tunnel is the outer source port, so
+/// what passed took another path than what was lost.
+fn by_path(symptom: &Symptom) -> bool {
+    let small = || symptom.tallies.iter().filter(|t| t.size == Size::Small);
+    let tunnelled = small().any(|t| t.outer_ports.iter().any(|port| *port != 0));
+    crosses(symptom) && tunnelled && small().any(|t| t.passed > t.failed)
 }
 
 /// A packet waiting for ARP shows at the tap before the device it waits for. If that neighbour does not resolve, the place is beyond it.
@@ -422,121 +437,6 @@ fn unexplained(place: Option<&Place>, symptom: &Symptom) -> Blame {
         pod: None,
         subject,
         programmed: None,
-    }
-}
-
-/// One fault of the network shows as one cause, however many pairs it hits.
-fn merge_fabric<'s>(reports: &Reports<'_>, groups: BTreeMap<Blame, Vec<&'s Symptom>>) -> Vec<(Blame, Vec<&'s Symptom>)> {
-    let mut out: Vec<(Blame, Vec<&Symptom>)> = Vec::new();
-    let mut fabric: BTreeMap<CauseCode, Vec<(Blame, Vec<&Symptom>)>> = BTreeMap::new();
-    for (blame, symptoms) in groups {
-        if of_network(blame.code) {
-            fabric.entry(blame.code).or_default().push((blame, symptoms));
-        } else {
-            out.push((blame, symptoms));
-        }
-    }
-    for (code, hits) in fabric {
-        let edges: BTreeSet<(NodeName, NodeName)> = hits
-            .iter()
-            .filter_map(|(b, _)| Some((b.node.clone()?, b.towards.clone()?)))
-            .collect();
-        let pairs: BTreeSet<(&NodeName, &NodeName)> = edges.iter().map(|(a, b)| if a < b { (a, b) } else { (b, a) }).collect();
-        let symptoms: Vec<&Symptom> = hits.iter().flat_map(|(_, s)| s.iter().copied()).collect();
-        let (node, towards, between) = match (pairs.len(), edges.len()) {
-            (1, 1) => edges
-                .first()
-                .map(|(a, b)| (Some(a.clone()), Some(b.clone()), format!("from {a} to {b}"))),
-            (1, _) => pairs
-                .first()
-                .map(|(a, b)| (Some((*a).clone()), Some((*b).clone()), format!("between {a} and {b}"))),
-            _ => Some((None, None, across(reports, &edges, &pairs))),
-        }
-        .unwrap_or((None, None, String::new()));
-        let node = node.or_else(|| {
-            if code == CauseCode::ChecksumCorrupt {
-                only(&edges, |e| &e.0)
-            } else {
-                None
-            }
-        });
-        let subject = describe(code, &symptoms, &between);
-        out.push((
-            Blame {
-                code,
-                node,
-                towards,
-                pod: None,
-                subject,
-                programmed: None,
-            },
-            symptoms,
-        ));
-    }
-    out
-}
-
-/// Causes that lie between nodes: what several pairs show of them is one cause.
-fn of_network(code: CauseCode) -> bool {
-    code.cause().scope == Scope::Fabric || code == CauseCode::ChecksumCorrupt
-}
-
-/// The end all edges share.
-fn only(edges: &BTreeSet<(NodeName, NodeName)>, of: fn(&(NodeName, NodeName)) -> &NodeName) -> Option<NodeName> {
-    let first = edges.first().map(of)?;
-    edges.iter().all(|e| of(e) == first).then(|| first.clone())
-}
-
-fn across(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, pairs: &BTreeSet<(&NodeName, &NodeName)>) -> String {
-    let n = reports.len();
-    if n > 1 && pairs.len() == n * (n - 1) / 2 {
-        return "between all nodes".to_string();
-    }
-    if let Some(to) = only(edges, |e| &e.1) {
-        return format!("from every node to {to}");
-    }
-    if let Some(from) = only(edges, |e| &e.0) {
-        return format!("from {from} to every node");
-    }
-    pairs
-        .iter()
-        .map(|(a, b)| format!("between {a} and {b}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// The subject of a fabric's cause, from the symptoms themselves.
-fn describe(code: CauseCode, symptoms: &[&Symptom], between: &str) -> String {
-    match code {
-        CauseCode::MtuBlackhole => {
-            // Only some pairs were searched; of the others the largest that passed is the smallest that was sent.
-            let smallest = symptoms.iter().filter_map(|s| s.smallest_failing_bytes).min();
-            let below = |bytes: &u32| smallest.is_none_or(|fails| *bytes < fails);
-            let largest = symptoms.iter().filter_map(|s| s.largest_passing_bytes).filter(below).max();
-            let passes = largest.map_or_else(|| "unknown".to_string(), |n| format!("{n} bytes"));
-            let dies = smallest.map_or_else(String::new, |n| format!(", {n} bytes die"));
-            format!("largest inner packet that passes: {passes}{dies}; {between}")
-        }
-        CauseCode::PartialLoss => {
-            let mut ports: Vec<String> = Vec::new();
-            for tally in symptoms
-                .iter()
-                .flat_map(|s| &s.tallies)
-                .filter(|t| t.src_port != 0 && t.failed > t.passed)
-            {
-                let outer: Vec<String> = tally.outer_ports.iter().map(ToString::to_string).collect();
-                ports.push(format!(
-                    "inner {} outer {}",
-                    tally.src_port,
-                    if outer.is_empty() { "?".to_string() } else { outer.join("/") }
-                ));
-            }
-            ports.sort();
-            ports.dedup();
-            ports.truncate(8);
-            format!("source ports {}; {between}", ports.join(", "))
-        }
-        _ => between.to_string(),
     }
 }
 

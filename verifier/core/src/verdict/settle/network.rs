@@ -1,0 +1,151 @@
+//! Causes that lie in the network between nodes: many pairs of endpoints show one of them.
+
+use super::{Reports, residual::Blame};
+use crate::{
+    names::NodeName,
+    probe::Transport,
+    verdict::{CauseCode, Scope, Symptom},
+};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+/// One fault of the network shows as one cause, however many pairs it hits.
+pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, groups: BTreeMap<Blame, Vec<&'s Symptom>>) -> Vec<(Blame, Vec<&'s Symptom>)> {
+    let mut out: Vec<(Blame, Vec<&Symptom>)> = Vec::new();
+    let mut fabric: BTreeMap<CauseCode, Vec<(Blame, Vec<&Symptom>)>> = BTreeMap::new();
+    for (blame, symptoms) in groups {
+        if of_network(blame.code) {
+            fabric.entry(blame.code).or_default().push((blame, symptoms));
+        } else {
+            out.push((blame, symptoms));
+        }
+    }
+    bad_paths(&mut fabric);
+    for (code, hits) in fabric {
+        let edges: BTreeSet<(NodeName, NodeName)> = hits
+            .iter()
+            .filter_map(|(b, _)| Some((b.node.clone()?, b.towards.clone()?)))
+            .collect();
+        let pairs: BTreeSet<(&NodeName, &NodeName)> = edges.iter().map(|(a, b)| if a < b { (a, b) } else { (b, a) }).collect();
+        let symptoms: Vec<&Symptom> = hits.iter().flat_map(|(_, s)| s.iter().copied()).collect();
+        let (node, towards, between) = match (pairs.len(), edges.len()) {
+            (1, 1) => edges
+                .first()
+                .map(|(a, b)| (Some(a.clone()), Some(b.clone()), format!("from {a} to {b}"))),
+            (1, _) => pairs
+                .first()
+                .map(|(a, b)| (Some((*a).clone()), Some((*b).clone()), format!("between {a} and {b}"))),
+            _ => Some((None, None, across(reports, &edges, &pairs))),
+        }
+        .unwrap_or((None, None, String::new()));
+        let node = node.or_else(|| {
+            if code == CauseCode::ChecksumCorrupt {
+                only(&edges, |e| &e.0)
+            } else {
+                None
+            }
+        });
+        let subject = describe(code, &symptoms, &between);
+        out.push((
+            Blame {
+                code,
+                node,
+                towards,
+                pod: None,
+                subject,
+                programmed: None,
+            },
+            symptoms,
+        ));
+    }
+    out
+}
+
+type Hits<'s> = Vec<(Blame, Vec<&'s Symptom>)>;
+
+/// A network that carries some of the tunnel's packets from one node to another does not drop the tunnel: a pair all of whose probes
+/// happened to take the bad path shows the same cause as the pairs of which only some did.
+fn bad_paths(fabric: &mut BTreeMap<CauseCode, Hits<'_>>) {
+    let Some(mut partial) = fabric.remove(&CauseCode::PartialLoss) else {
+        return;
+    };
+    let edge = |blame: &Blame| (blame.node.clone(), blame.towards.clone());
+    let edges: BTreeSet<_> = partial.iter().map(|(blame, _)| edge(blame)).collect();
+    if let Some(dropped) = fabric.remove(&CauseCode::UnderlayDropsTunnel) {
+        let (same, other): (Hits<'_>, Hits<'_>) = dropped.into_iter().partition(|(blame, _)| edges.contains(&edge(blame)));
+        partial.extend(same);
+        if !other.is_empty() {
+            fabric.insert(CauseCode::UnderlayDropsTunnel, other);
+        }
+    }
+    fabric.insert(CauseCode::PartialLoss, partial);
+}
+
+/// Causes that lie between nodes: what several pairs show of them is one cause.
+pub(super) fn of_network(code: CauseCode) -> bool {
+    code.cause().scope == Scope::Fabric || code == CauseCode::ChecksumCorrupt
+}
+
+/// The end all edges share.
+fn only(edges: &BTreeSet<(NodeName, NodeName)>, of: fn(&(NodeName, NodeName)) -> &NodeName) -> Option<NodeName> {
+    let first = edges.first().map(of)?;
+    edges.iter().all(|e| of(e) == first).then(|| first.clone())
+}
+
+fn across(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, pairs: &BTreeSet<(&NodeName, &NodeName)>) -> String {
+    let n = reports.len();
+    if n > 1 && pairs.len() == n * (n - 1) / 2 {
+        return "between all nodes".to_string();
+    }
+    if let Some(to) = only(edges, |e| &e.1) {
+        return format!("from every node to {to}");
+    }
+    if let Some(from) = only(edges, |e| &e.0) {
+        return format!("from {from} to every node");
+    }
+    pairs
+        .iter()
+        .map(|(a, b)| format!("between {a} and {b}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The subject of a fabric's cause, from the symptoms themselves.
+fn describe(code: CauseCode, symptoms: &[&Symptom], between: &str) -> String {
+    match code {
+        CauseCode::MtuBlackhole => {
+            // Only some pairs were searched; of the others the largest that passed is the smallest that was sent.
+            let smallest = symptoms.iter().filter_map(|s| s.smallest_failing_bytes).min();
+            let below = |bytes: &u32| smallest.is_none_or(|fails| *bytes < fails);
+            let largest = symptoms.iter().filter_map(|s| s.largest_passing_bytes).filter(below).max();
+            let passes = largest.map_or_else(|| "unknown".to_string(), |n| format!("{n} bytes"));
+            let dies = smallest.map_or_else(String::new, |n| format!(", {n} bytes die"));
+            format!("largest inner packet that passes: {passes}{dies}; {between}")
+        }
+        CauseCode::PartialLoss => {
+            let lost = symptoms.iter().flat_map(|s| &s.tallies).filter(|t| t.failed > t.passed);
+            let mut ports: Vec<String> = lost
+                .filter_map(|tally| {
+                    let inner = match tally.transport {
+                        Transport::Udp => tally.src_port.to_string(),
+                        Transport::Icmp => "icmp".to_string(),
+                        // Another port with every probe.
+                        Transport::Tcp => return None,
+                    };
+                    let outer: Vec<String> = tally.outer_ports.iter().map(ToString::to_string).collect();
+                    let outer = if outer.is_empty() { "?".to_string() } else { outer.join("/") };
+                    Some(format!("inner {inner} outer {outer}"))
+                })
+                .collect();
+            ports.sort();
+            ports.dedup();
+            ports.truncate(8);
+            format!("source ports {}; {between}", ports.join(", "))
+        }
+        _ => between.to_string(),
+    }
+}

@@ -191,7 +191,7 @@ fn mend(prefix: &str) -> Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     };
     faults::undo(&fabric)?;
-    println!("no fault is in it");
+    println!("mended: no fault is in the fabric any more");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,9 +10,10 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 /// # Errors
 /// The filter cannot be read.
 pub fn log_to_stderr(cli: &Cli) -> Result<(), ParseError> {
+    // The client's own ERROR for an answer of 500 is no fault of this program: whoever asked says what it means, once.
     let default = match cli.command {
-        Command::Agent(_) | Command::Controller(_) => "info",
-        _ => "warn",
+        Command::Agent(_) | Command::Controller(_) => "info,kube_client::client=off",
+        _ => "warn,kube_client::client=off",
     };
     let filter = EnvFilter::try_new(cli.log.as_deref().unwrap_or(default))?;
     let registry = tracing_subscriber::registry().with(filter);

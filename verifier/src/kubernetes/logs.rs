@@ -101,6 +101,7 @@ pub async fn read(client: &Client, pod: &PodRef, wanted: &Wanted) -> Result<Log,
         ..LogParams::default()
     };
     let mut log = Log::default();
+    let mut left_out = 0;
     let whole = async {
         let mut stream = Box::pin(api.log_stream(&pod.name, &params).await.map_err(|error| words(&error))?);
         let mut buffer = vec![0; 64 << 10];
@@ -113,11 +114,10 @@ pub async fn read(client: &Client, pod: &PodRef, wanted: &Wanted) -> Result<Log,
                     return Ok(());
                 }
             };
-            let room = wanted.bytes_max.saturating_sub(log.bytes.len());
-            log.bytes.extend(buffer.iter().take(read.min(room)));
-            if read > room {
-                log.cut = Some(format!("it was read up to {} MiB only", wanted.bytes_max >> 20));
-                return Ok(());
+            log.bytes.extend(buffer.iter().take(read));
+            // The newest lines are those that are wanted. Twice the bound, so that not every read moves all of it.
+            if log.bytes.len() >= wanted.bytes_max.saturating_mul(2) {
+                left_out += keep_end(&mut log.bytes, wanted.bytes_max);
             }
         }
     };
@@ -129,11 +129,28 @@ pub async fn read(client: &Client, pod: &PodRef, wanted: &Wanted) -> Result<Log,
         }
     };
     outcome?;
+    left_out += keep_end(&mut log.bytes, wanted.bytes_max);
+    if left_out > 0 {
+        let why = format!("its first {left_out} bytes were left out, {} MiB are kept", wanted.bytes_max >> 20);
+        log.cut = Some(log.cut.map_or(why.clone(), |cut| format!("{cut}; {why}")));
+    }
     let lines = log.bytes.iter().filter(|byte| **byte == b'\n').count();
     if log.cut.is_none() && i64::try_from(lines).is_ok_and(|lines| lines >= wanted.lines) {
         log.cut = Some(format!("only its last {} lines were read", wanted.lines));
     }
     Ok(log)
+}
+
+/// Keeps at most `most` bytes of the end, from the beginning of a line on. How many went.
+fn keep_end(bytes: &mut Vec<u8>, most: usize) -> usize {
+    let over = bytes.len().saturating_sub(most);
+    if over == 0 {
+        return 0;
+    }
+    let rest = bytes.get(over - 1..).unwrap_or_default();
+    let gone = rest.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| over + at);
+    bytes.drain(..gone);
+    gone
 }
 
 fn silent() -> String {
@@ -145,6 +162,27 @@ fn words(error: &kube::Error) -> String {
         Trouble::Forbidden => "not permitted: grant `get` on pods and pods/log".to_owned(),
         Trouble::NotFound => "there is no such pod or container".to_owned(),
         Trouble::Unauthenticated => "the API server does not accept this account (401): its token expired".to_owned(),
+        Trouble::Away { why } => why,
         _ => chain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_by_whole_lines() {
+        let keep = |text: &str, most: usize| {
+            let mut bytes = text.as_bytes().to_vec();
+            let gone = keep_end(&mut bytes, most);
+            (String::from_utf8(bytes).unwrap(), gone)
+        };
+        assert_eq!(keep("one\ntwo\n", 8), ("one\ntwo\n".to_owned(), 0));
+        assert_eq!(keep("one\ntwo\n", 7), ("two\n".to_owned(), 4));
+        assert_eq!(keep("one\ntwo\n", 4), ("two\n".to_owned(), 4));
+        assert_eq!(keep("one\ntwo\n", 3), (String::new(), 8));
+        assert_eq!(keep("one", 2), (String::new(), 3));
+        assert_eq!(keep("one\n", 0), (String::new(), 4));
     }
 }

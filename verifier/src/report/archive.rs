@@ -8,6 +8,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use regex::Regex;
 use serde::Serialize;
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, Read, Write as _},
     path::Path,
@@ -138,20 +139,28 @@ impl Archive {
         Ok(())
     }
 
-    /// Adds the end of a log, filtered, as much of it as fits into a quarter of what is left.
+    /// Adds the end of a log, filtered, as much of it as fits into a quarter of what is left. What does not is noted as missing: the newest
+    /// lines are those that are wanted.
     ///
     /// # Errors
     /// The archive cannot be written.
     pub fn add_log(&mut self, name: &str, what: &str, input: &mut dyn Read) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let most = self.room / 4;
-        if let Err(error) = input.take(most).read_to_end(&mut bytes) {
+        let most = usize::try_from(self.room / 4).unwrap_or(usize::MAX);
+        let End { bytes, left_out, failed } = end_of(input, most);
+        if let Some(error) = failed {
             self.missing(format!("the rest of {what}"), error.to_string());
+        }
+        if left_out > 0 {
+            self.missing(
+                what,
+                format!("its first {left_out} bytes do not fit into a quarter of what is left of the size bound: raise --max-mib"),
+            );
         }
         let mut out = String::with_capacity(bytes.len());
         let mut blotted = 0;
+        let mut filter = Filter::default();
         for line in String::from_utf8_lossy(&bytes).lines() {
-            let clean = redacted(line);
+            let clean = filter.line(line);
             blotted += u64::from(clean != line);
             out.push_str(&clean);
             out.push('\n');
@@ -224,24 +233,90 @@ pub fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
     gz.finish()
 }
 
-/// Values that must not leave a cluster: JSON web tokens, bearer tokens, passwords and keys by their names, private keys, credentials in
-/// addresses.
+/// The end of something that was read.
+struct End {
+    bytes: Vec<u8>,
+    /// How many came before them.
+    left_out: u64,
+    /// Why reading stopped early, if it did.
+    failed: Option<io::Error>,
+}
+
+/// The last `most` bytes, from the beginning of a line on. Memory is bounded, whatever is fed in.
+fn end_of(input: &mut dyn Read, most: usize) -> End {
+    let mut end: VecDeque<u8> = VecDeque::new();
+    let mut left_out = 0_u64;
+    let mut buffer = vec![0; 64 << 10];
+    let failed = loop {
+        let read = match input.read(&mut buffer) {
+            Ok(0) => break None,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => break Some(error),
+        };
+        end.extend(buffer.iter().take(read));
+        let over = end.len().saturating_sub(most);
+        end.drain(..over);
+        left_out += over as u64;
+    };
+    if left_out > 0 {
+        // Half a line could be half a secret, which no filter knows.
+        let half = end.iter().position(|byte| *byte == b'\n').map_or(end.len(), |at| at + 1);
+        end.drain(..half);
+        left_out += half as u64;
+    }
+    End {
+        bytes: Vec::from(end),
+        left_out,
+        failed,
+    }
+}
+
+/// Values that must not leave a cluster: JSON web tokens, bearer tokens, passwords and keys by their names (in JSON too, and in JSON that
+/// stands quoted in a log), private keys, credentials in addresses.
 static SECRETS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*){0,2}",
         r#"|(?i:(bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}"#,
-        r#"|(?i:(password|passwd|token|secret|api[_-]?key|private[_-]?key|client-key-data|client-certificate-data)["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;&]+)"#,
+        r#"|(?i:(password|passwd|passphrase|pwd|token|secret([_-]?access)?([_-]?key)?|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|encryption[_-]?key|client-key-data|client-certificate-data)(\\*["'])?\s*[:=]\s*)(\\+"[^"]*"|"[^"]*"|'[^']*'|[^\s,;&]+)"#,
+        r#"|(?i:--[a-z-]*(password|token|secret)\s+)\S+"#,
+        r#"|(?i:(\\*")auth(\\*")\s*:\s*)\\*"[^"]*""#,
         r"|://[^/\s:@]+:[^/\s@]+@",
-        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*)",
     ))
     .ok() // a test compiles it
 });
 
-/// A line without what must not leave the cluster. Without its filter nothing passes at all.
+/// A line without what must not leave the cluster. Without its filter nothing passes at all. What spans lines is [`Filter`]'s.
 pub fn redacted(line: &str) -> String {
     match SECRETS.as_ref() {
         Some(secrets) => secrets.replace_all(line, "[redacted]").into_owned(),
         None => "[redacted: the filter is broken]".to_owned(),
+    }
+}
+
+/// [`redacted`], line by line, which remembers that it is inside a private key.
+#[derive(Debug, Default)]
+struct Filter {
+    /// Lines that may still belong to a key.
+    in_key: u32,
+}
+
+/// No private key has more lines; one whose end was lost must not swallow the rest of a log.
+const KEY_LINES_MAX: u32 = 120;
+
+impl Filter {
+    fn line(&mut self, line: &str) -> String {
+        let ends = line.contains("-----END ") && line.contains("PRIVATE KEY-----");
+        let inside = self.in_key > 0;
+        if ends {
+            self.in_key = 0;
+        } else if line.contains("-----BEGIN ") && line.contains("PRIVATE KEY-----") {
+            self.in_key = KEY_LINES_MAX;
+        } else {
+            self.in_key = self.in_key.saturating_sub(1);
+        }
+        if inside { "[redacted]".to_owned() } else { redacted(line) }
     }
 }
 
@@ -260,6 +335,16 @@ mod tests {
             ("etcd at https://user:hunter2@10.0.0.1:2379", "hunter2"),
             ("client-key-data: LS0tLS1CRUdJTi", "LS0tLS1CRUdJTi"),
             ("-----BEGIN RSA PRIVATE KEY-----MIIE", "MIIE"),
+            ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n", "MIIE"),
+            (r#"msg="request {\"password\":\"hunter2\",\"a\":1}""#, "hunter2"),
+            (r#"{\\"token\\": \\"hunter2 x\\"}"#, "hunter2"),
+            ("AWS_SECRET_ACCESS_KEY=hunter2", "hunter2"),
+            ("aws_secret_access_key: hunter2", "hunter2"),
+            ("PGPASSWORD=hunter2", "hunter2"),
+            ("run --token hunter2 --verbose", "hunter2"),
+            (r#"{"auths":{"r.io":{"auth":"aHVudGVyMg=="}}}"#, "aHVudGVyMg"),
+            ("kubeadm join --discovery-token hunter2", "hunter2"),
+            ("encryptionKey: hunter2", "hunter2"),
         ] {
             let clean = redacted(line);
             assert!(!clean.contains(secret), "{clean}");
@@ -267,6 +352,9 @@ mod tests {
         for line in [
             "2026-11-20 [INFO] felix/x.go: route 10.244.1.0/26 via 10.0.0.1",
             "error: connection is unauthorized",
+            "secrets \"bgp-secrets\" is forbidden: User \"x\" cannot get resource",
+            "the token of calico-node was refreshed",
+            "-----BEGIN CERTIFICATE-----",
         ] {
             assert_eq!(redacted(line), line);
         }
@@ -295,6 +383,51 @@ mod tests {
         for cut in 2..alone.len() {
             assert!(snapshot_in(&alone[..cut]).is_err(), "cut to {cut} bytes");
         }
+        std::fs::remove_file(path).unwrap();
+    }
+    #[test]
+    fn a_private_key_over_many_lines_does_not_pass_and_the_rest_does() {
+        let mut filter = Filter::default();
+        let key = [
+            "-----BEGIN EC PRIVATE KEY-----",
+            "MHcCAQEEIB",
+            "oWQDQgAE==",
+            "-----END EC PRIVATE KEY-----",
+        ];
+        for line in key {
+            assert_eq!(filter.line(line), "[redacted]");
+        }
+        assert_eq!(filter.line("fine"), "fine");
+        // The end is missing: not the whole log is lost.
+        filter.line(key[0]);
+        let passed = (0..2 * KEY_LINES_MAX).filter(|_| filter.line("fine") == "fine").count();
+        assert_eq!(passed, KEY_LINES_MAX as usize);
+    }
+
+    #[test]
+    fn of_a_log_that_does_not_fit_the_end_is_taken_and_the_rest_is_named() {
+        let path = std::env::temp_dir().join(format!("gather-end-{}.tar.gz", std::process::id()));
+        let mut archive = Archive::create(&path, Manifest::default(), 1_800_000_000, 400).unwrap();
+        let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
+        archive.add_log("logs/a", "a log", &mut lines.as_bytes()).unwrap();
+        let manifest = archive.finish().unwrap();
+        assert!(manifest.entries[0].bytes <= 100);
+        assert!(
+            manifest.missing[0].what == "a log" && manifest.missing[0].why.contains("its first"),
+            "{manifest:?}"
+        );
+        let file = File::open(&path).unwrap();
+        let mut archive = tar::Archive::new(GzDecoder::new(file));
+        let mut text = String::new();
+        archive
+            .entries()
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(text.starts_with("line ") && text.ends_with("line 99\n"), "{text}");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -136,7 +136,8 @@ impl ClusterPart {
             archive.missing(what.clone(), why.clone());
         }
         let found = decide(&self.facts, WINDOW_NS);
-        for gap in &found.unknown {
+        // An agent that did not answer is named where its snapshot is missing.
+        for gap in found.unknown.iter().filter(|gap| !gap.source.starts_with("agent/")) {
             // What only the API has is not missing where the API was not asked.
             match self.not_tried {
                 Some(_) => archive.not_tried(gap.source.clone(), gap.why.clone()),

@@ -218,6 +218,25 @@ fn every_overlay_renders() {
                 assert!(image.contains(':'), "{directory}: {name} has an image without a tag: {image}");
             }
         }
+        if directory.ends_with("host-account") {
+            let (_, agent) = templates(&objects).into_iter().find(|(name, _)| name.ends_with("-agent")).unwrap();
+            let container = at(&agent, "spec.containers.0");
+            assert!(
+                list(&container["args"])
+                    .iter()
+                    .any(|argument| text(argument) == "--host-root=/host")
+            );
+            let mount = list(&container["volumeMounts"])
+                .into_iter()
+                .find(|mount| text(&mount["mountPath"]) == "/host")
+                .unwrap();
+            assert_eq!(mount["readOnly"].as_bool(), Some(true));
+            // What is mounted on the host later must show: /etc/cni/net.d, /run/calico.
+            assert_eq!(text(&mount["mountPropagation"]), "HostToContainer");
+            let volumes = list(at(&agent, "spec.volumes"));
+            let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+            assert_eq!(text(at(volume, "hostPath.path")), "/");
+        }
         if directory.ends_with("no-ebpf") {
             let (_, agent) = templates(&objects).into_iter().find(|(name, _)| name.ends_with("-agent")).unwrap();
             let context = at(&agent, "spec.containers.0.securityContext.capabilities.add").clone();

@@ -12,8 +12,10 @@ use std::{
 use verifier::intent::{FileSource, files};
 use verifier_core::{
     evidence::Evidence,
+    host::{HostContext, check},
     intent::{Cluster, NodeIntent, objects::Objects},
     names::UnixNs,
+    verdict::CauseCode,
 };
 
 fn data(path: &str) -> PathBuf {
@@ -228,6 +230,32 @@ fn one_unreadable_pod_leaves_the_rest_true_and_does_not_vanish() {
     // The gap comes along into every node's intent.
     let intent = Cluster::compile(value).node_intent(&"kind-worker".into()).unwrap();
     assert_eq!(intent.gaps, missing);
+}
+
+/// What runs together in the cluster is judged by the dated table, where the table has it; where not, nothing is said on every node.
+#[test]
+fn the_versions_of_a_cluster_are_compared() {
+    let with = |kubelet: &str| {
+        let dir = Dir::with("zz.json", "");
+        let nodes = fs::read_to_string(dir.0.join("nodes.json")).unwrap();
+        let mut nodes: serde_json::Value = serde_json::from_str(&nodes).unwrap();
+        for node in nodes["items"].as_array_mut().unwrap() {
+            node["status"]["nodeInfo"] = serde_json::json!({ "kubeletVersion": kubelet });
+        }
+        dir.write("nodes.json", &nodes.to_string());
+        fs::remove_file(dir.0.join("zz.json")).unwrap();
+        let cluster = Cluster::compile(dir.load().unwrap().objects.all().unwrap().clone());
+        HostContext::of(&cluster.node_intent(&"kind-worker".into()).unwrap())
+    };
+    let context = with("v1.34.1-eks-1");
+    assert_eq!((context.calico, context.kubernetes), (Some((3, 31, 7)), Some((1, 34))));
+    let account = verifier::host::read(Path::new("/"), UnixNs(7)).unwrap();
+    let judged = |context: &HostContext| {
+        let found = check(&account, context).findings;
+        found.iter().any(|f| f.code == CauseCode::VersionsIncompatible)
+    };
+    assert!(!judged(&context) && judged(&with("v1.20.4")));
+    assert_eq!(with("unknown").kubernetes, None);
 }
 
 #[test]

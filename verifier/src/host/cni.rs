@@ -1,6 +1,9 @@
 //! CNI configuration, plugins, and the times in the plugin's token. The token itself is never kept.
 
-use super::root::{Gaps, Root, gap};
+use super::{
+    gobuild,
+    root::{Gaps, Root, gap},
+};
 use base64::Engine as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -137,12 +140,18 @@ fn binaries(root: &Root, gaps: &mut Gaps) -> BTreeMap<String, CniBinary> {
         };
         let head = gaps.note(root.head(&path, 4));
         let program = head.is_none_or(|head| head == *b"\x7fELF" || head.starts_with(b"#!"));
+        // Some link all plugins to one file: it is read once for each, and only its headers are.
+        let version = gaps.note(root.file(&path)).and_then(|mut file| {
+            let version = gobuild::version(&mut file).map_err(|error| gap(&path, &error.to_string()));
+            gaps.note(version)
+        });
         found.insert(
             name,
             CniBinary {
                 mode: stat.mode,
                 size_bytes,
                 program,
+                version,
             },
         );
     }

@@ -6,6 +6,7 @@
 
 mod cni;
 mod daemons;
+mod gobuild;
 mod kernel;
 mod paths;
 mod root;

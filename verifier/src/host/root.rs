@@ -105,6 +105,19 @@ impl Root {
         }
     }
 
+    /// A regular file, to read parts of it.
+    ///
+    /// # Errors
+    /// It exists and cannot be opened.
+    pub fn file(&self, path: &str) -> Looked<File> {
+        let Some(fd) = self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)? else {
+            return Ok(None);
+        };
+        let file = File::from(fd);
+        let meta = file.metadata().map_err(|error| gap(path, &error.to_string()))?;
+        Ok(meta.is_file().then_some(file))
+    }
+
     /// The text of a regular file.
     ///
     /// # Errors

@@ -365,7 +365,10 @@ fn of_host(out: &mut Profile, host: &HostAccount) {
         None => "none".to_string(),
     });
     out.of("host/cni/binaries", 65, &host.cni, |c| {
-        joined(c.binaries.iter().map(|(n, b)| format!("{n} {:o} {} bytes", b.mode, b.size_bytes)))
+        joined(c.binaries.iter().map(|(n, b)| {
+            let version = b.version.as_deref().map_or_else(String::new, |version| format!(" {version}"));
+            format!("{n}{version} {:o} {} bytes", b.mode, b.size_bytes)
+        }))
     });
     out.of("host/mtu-file", 80, &host.calico, |c| {
         format!("{:?}", c.mtu.as_deref().map(str::trim))

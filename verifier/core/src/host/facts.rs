@@ -178,6 +178,9 @@ pub struct CniBinary {
     pub size_bytes: u64,
     /// Whether it begins as a program of this kind of machine does (ELF), or as a script.
     pub program: bool,
+    /// What it says of its version, if it is a Go program that was told one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// A kubeconfig, without what is secret in it.

@@ -373,6 +373,9 @@ pub struct Claim {
     pub ready_toggles: Option<u32>,
     /// Whether it is cordoned.
     pub unschedulable: bool,
+    /// Version of its kubelet, major and minor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<(u16, u16)>,
 }
 
 /// A contradiction of intent with itself: a datastore cause, independent of any kernel.

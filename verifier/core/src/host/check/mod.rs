@@ -9,7 +9,7 @@ mod kernel;
 mod runtime;
 mod settings;
 
-use super::HostAccount;
+use super::{HostAccount, SUPPORTED};
 use crate::{
     evidence::{Evidence, Gap},
     intent::{Dataplane, Encapsulation, NodeIntent},
@@ -53,7 +53,13 @@ impl HostContext {
                 .and_then(|(_, setting)| setting.value())
                 .map(|value| value.to_ascii_lowercase()),
             calico: intent.settings.calico_version,
-            kubernetes: None,
+            // A release that the table does not have would make the check unknown on every node for ever.
+            kubernetes: intent.claim.kubernetes.filter(|_| {
+                let calico = intent.settings.calico_version;
+                SUPPORTED
+                    .iter()
+                    .any(|row| calico.is_some_and(|(major, minor, _)| row.version == (major, minor)))
+            }),
             chains: None,
         }
     }

@@ -313,6 +313,7 @@ impl Cluster {
             last_termination: agent.and_then(|pod| pod.last_termination.clone()),
             ready_toggles: None,
             unschedulable: facts.is_some_and(|f| f.unschedulable),
+            kubernetes: facts.and_then(|f| f.kubernetes),
         }
     }
 

@@ -39,6 +39,18 @@ pub struct NodeStatus {
     /// Conditions.
     #[serde(default, deserialize_with = "nullable")]
     pub conditions: Vec<Condition>,
+    /// What runs on it.
+    #[serde(default, rename = "nodeInfo", deserialize_with = "nullable")]
+    pub node_info: NodeInfo,
+}
+
+/// `status.nodeInfo` of a Node, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// Version of the kubelet, `v1.33.4`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub kubelet_version: String,
 }
 
 /// One address of a Node.

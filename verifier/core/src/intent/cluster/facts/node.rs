@@ -56,6 +56,7 @@ pub(crate) struct NodeFacts {
     pub(crate) network_unavailable: Option<bool>,
     pub(crate) network_reason: Option<String>,
     pub(crate) unschedulable: bool,
+    pub(crate) kubernetes: Option<(u16, u16)>,
     /// Annotations that cannot be read, in words.
     pub(crate) unreadable: Vec<String>,
 }
@@ -115,6 +116,7 @@ impl NodeFacts {
             network_unavailable: holds("NetworkUnavailable"),
             network_reason: condition("NetworkUnavailable").map(|c| c.reason.clone()).filter(|r| !r.is_empty()),
             unschedulable: node.spec.unschedulable,
+            kubernetes: minor_version(&node.status.node_info.kubelet_version),
             unreadable,
         }
     }
@@ -208,4 +210,11 @@ fn truth(status: &str) -> Option<bool> {
         "False" => Some(false),
         _ => None,
     }
+}
+
+/// `v1.33.4-eks-abc` as (1, 33).
+fn minor_version(text: &str) -> Option<(u16, u16)> {
+    let mut parts = text.trim_start_matches('v').split('.');
+    let mut number = || parts.next()?.parse::<u16>().ok(); // what is no number is no version
+    Some((number()?, number()?))
 }

@@ -10,7 +10,7 @@
 mod healthy;
 mod support;
 
-use std::{ffi::OsString, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, ffi::OsString, fs, path::Path, process::Command};
 
 use healthy::{Fake, RELEASE, healthy, modules_dep};
 use serde_json::Value;
@@ -18,7 +18,10 @@ use support::{can_run, unique_prefix};
 use verifier_tests::{
     fabric::{FabricSpec, node::pod_route},
     faults::{self, Cast, Outcome},
-    lab::{Files, Stage, program, report::Report},
+    lab::{
+        Files, Stage, program,
+        report::{Cause, Report},
+    },
 };
 
 /// A fabric whose agents read a host account, every node's host healthy.
@@ -171,7 +174,7 @@ fn a_kernel_upgraded_without_its_modules_from_claim_to_recovery() {
     assert_eq!(modules["odd"][0][1], serde_json::json!(["node-b"]));
 
     // What is gathered is judged the same, elsewhere and later.
-    gathered_is_judged_the_same(&stage);
+    gathered_is_judged_the_same(&stage, &report, status);
 
     // The remedy: the package with the modules, the module loaded, Felix makes the device, the pods are made anew.
     let cast = Cast::of(stage.fabric()).unwrap();
@@ -186,7 +189,54 @@ fn a_kernel_upgraded_without_its_modules_from_claim_to_recovery() {
     strike(stage);
 }
 
-fn gathered_is_judged_the_same(stage: &Stage) {
+/// What a report says: who fails and why. Figures, what else taps saw, and how many of a node's peers were tried (of which its verdict
+/// depends by degree) differ from one round to the next.
+fn essence(report: &Report) -> Vec<String> {
+    let codes = |causes: &[Cause]| -> BTreeSet<String> { causes.iter().map(|cause| format!("{} {}", cause.code, cause.class)).collect() };
+    let fails = |verdict: &str| match verdict {
+        "degraded" | "not-forwarding" => "fails".to_owned(),
+        other => other.to_owned(),
+    };
+    let mut out = vec![format!("{} {:?}", fails(&report.verdict), codes(&report.causes))];
+    out.extend(
+        report
+            .nodes
+            .iter()
+            .map(|n| format!("{} {} {:?}", n.name, fails(&n.verdict), codes(&n.causes))),
+    );
+    out.extend(
+        report
+            .pods
+            .iter()
+            .map(|p| format!("{}/{} {} {:?}", p.namespace, p.name, p.verdict, codes(&p.causes))),
+    );
+    out
+}
+
+/// Nothing, a place in the kernel, a pod, the network between: what is gathered while it lasts is judged, from the file alone, as
+/// `validate` judged it live.
+#[test]
+fn gather_and_replay_say_what_validate_said() {
+    let Some(stage) = stage("gather_and_replay_say_what_validate_said") else {
+        return;
+    };
+    let (status, live, _) = validate(&stage, &[]);
+    assert_eq!((status, live.complaints()), (0, Vec::<String>::new()));
+    gathered_is_judged_the_same(&stage, &live, status);
+    for name in ["neighbor-missing", "pod-route-missing", "underlay-drops-tunnel"] {
+        let Outcome::Injected(_) = faults::find(name).unwrap().inject(stage.fabric()).unwrap() else {
+            println!("skipped: {name} cannot be made here");
+            continue;
+        };
+        let (status, live, _) = validate(&stage, &[]);
+        assert_eq!(status, 1, "{name}");
+        gathered_is_judged_the_same(&stage, &live, status);
+        faults::undo(stage.fabric()).unwrap();
+    }
+    strike(stage);
+}
+
+fn gathered_is_judged_the_same(stage: &Stage, live: &Report, live_status: i32) {
     let directory = stage.files().directory();
     let (archive, log) = (directory.join("case.tar.gz"), directory.join("felix.log"));
     fs::write(&log, "token=hunter2hunter2\n2026-11-20 06:25:11.1 [INFO][1] felix/x.go 1: fine\n").unwrap();
@@ -200,7 +250,10 @@ fn gathered_is_judged_the_same(stage: &Stage) {
     assert_eq!(output.status.code(), Some(3), "{said} {}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("1 lines redacted") && said.contains("/no/such/log"), "{said}");
     // The live verdict, taken from inside the archive, against the one that replay makes of its snapshot.
-    let (_, replayed) = verifier(&["replay", "--output", "json", text(&archive)]);
+    let (status, replayed) = verifier(&["replay", "--output", "json", text(&archive)]);
+    let again = Report::read(serde_json::from_str(&replayed).unwrap()).unwrap();
+    assert_eq!(essence(&again), essence(live));
+    assert_eq!(status, live_status);
     let unpacked = directory.join("unpacked");
     fs::create_dir_all(&unpacked).unwrap();
     let done = Command::new("tar")
@@ -211,10 +264,23 @@ fn gathered_is_judged_the_same(stage: &Stage) {
         .status()
         .unwrap();
     assert!(done.success());
-    let live = fs::read_to_string(unpacked.join("report.json")).unwrap();
-    assert!(live == replayed, "the report in the archive is not what replay makes of it");
+    let inside = fs::read_to_string(unpacked.join("report.json")).unwrap();
+    assert!(inside == replayed, "the report in the archive is not what replay makes of it");
     let manifest: Value = serde_json::from_str(&fs::read_to_string(unpacked.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["schema"], "dataplane-verifier/gather/v1");
+    let missing = |part: &str| {
+        manifest[part]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["what"].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(missing("missing"), ["\"/no/such/log\""]);
+    assert!(
+        missing("not_tried").iter().any(|what| what.contains("logs of pods")),
+        "{manifest:#}"
+    );
     let everything: String = ["logs/0-felix.log", "snapshot.json", "report.txt"]
         .iter()
         .map(|name| fs::read_to_string(unpacked.join(name)).unwrap())

@@ -37,7 +37,7 @@ const SERVERS_OWN: [&str; 7] = [
     "deletionGracePeriodSeconds",
 ];
 /// Kinds whose status is written apart.
-const WITH_STATUS: [&str; 3] = ["Node", "Pod", "DaemonSet"];
+const WITH_STATUS: [&str; 4] = ["Node", "Pod", "DaemonSet", "Deployment"];
 
 /// Applies objects; remembers how the cluster names kinds.
 pub struct Applier {

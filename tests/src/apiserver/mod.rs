@@ -1,6 +1,6 @@
 //! A real API server on loopback: kube-apiserver of a current release over etcd, with RBAC, ServiceAccount tokens and an audit log.
 //!
-//! There is no kubelet, no scheduler and no controller: what they would write, a test writes. Everything else (admission, validation,
+//! There is no kubelet (one that serves logs is played), no scheduler and no controller: what they would write, a test writes. Everything else (admission, validation,
 //! server-side apply, watches and their caches, pages, expiry, authorization) is what a cluster has.
 //!
 //! | file | does |
@@ -12,6 +12,7 @@
 //! | [`accounts`] | ServiceAccounts, their tokens, kubeconfigs |
 //! | [`audit`] | what the server says was asked of it, and by whom |
 //! | [`rbac`] | what the roles grant, rule by rule |
+//! | [`kubelet`] | the kubelet of every node, as far as reading logs asks for one |
 //! | [`relay`] | a way to the server that can be cut, and that counts bytes |
 //! | [`mirror`] | a fabric's manifests, kept in the cluster as they change |
 //! | [`synthetic`] | clusters of any size, as manifests |
@@ -19,6 +20,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod audit;
+pub mod kubelet;
 pub mod mirror;
 pub mod pki;
 pub mod process;

@@ -70,7 +70,9 @@ pub struct Cause {
     pub subject: Value,
     pub evidence: Evidence,
     pub consequences: Vec<Value>,
+    pub chain: Option<String>,
     pub remedy: String,
+    pub persist: Option<String>,
     pub calico_repairs: Value,
     pub since: Option<String>,
 }
@@ -82,6 +84,7 @@ pub struct Evidence {
     pub intent: Option<String>,
     pub programmed: Option<String>,
     pub observed: Option<String>,
+    pub host: Option<String>,
 }
 
 /// A check that could not be made.

@@ -170,7 +170,7 @@ pub const CASES: &[Case] = &[
             "nothing stands behind its Service",
             "a copy of it was saved",
         ],
-        never: &["kubectl cordon", "delete pod"],
+        never: &["kubectl cordon", "kubectl -n calico-system delete pod"],
     },
     Case {
         name: "no calico-node anywhere: a nodeSelector that fits no node",

@@ -3,9 +3,11 @@
 //! Everything is valid for a real API server, so that the same states can be put into one.
 
 mod cases;
+mod judge;
 mod objects;
 
 pub use cases::{CASES, Case};
+pub use judge::{differences, shift};
 pub use objects::{Cluster, NOW};
 
 use anyhow::{Context, Result};

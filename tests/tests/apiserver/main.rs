@@ -11,6 +11,7 @@ mod agents;
 mod outage;
 mod scale;
 mod source;
+mod triage;
 
 use std::{fs, path::Path, pin::Pin, time::Duration};
 

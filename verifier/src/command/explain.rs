@@ -76,13 +76,14 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Text in lines of at most `width`; what is indented or a list keeps its indentation.
+/// Text in lines of at most `width`; what is indented or a list keeps its indentation, and a command in backticks stays on one line, to be
+/// copied from there.
 fn wrapped(text: &str, width: usize) -> String {
     let mut out = String::new();
     for paragraph in text.lines() {
         let hang = if paragraph.starts_with("- ") { "  " } else { "" };
         let mut line = String::new();
-        for word in paragraph.split_whitespace() {
+        for word in unbroken(paragraph, width) {
             if !line.is_empty() && line.len() + 1 + word.len() > width {
                 out.push_str(line.trim_end());
                 out.push('\n');
@@ -90,10 +91,32 @@ fn wrapped(text: &str, width: usize) -> String {
             } else if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
+            line.push_str(&word);
         }
         out.push_str(&line);
         out.push('\n');
+    }
+    out
+}
+
+/// Words; those between two backticks are one, if they fit a line.
+fn unbroken(paragraph: &str, width: usize) -> Vec<String> {
+    let is_odd = |word: &str| word.matches('`').count() % 2 == 1;
+    let mut rest: Vec<&str> = paragraph.split_whitespace().rev().collect();
+    let mut out: Vec<String> = Vec::new();
+    while let Some(word) = rest.pop() {
+        let close = rest.iter().rev().position(|word| is_odd(word)).filter(|_| is_odd(word));
+        let whole = close.map(|close| {
+            let inside = rest.iter().rev().take(close + 1);
+            (close + 1, inside.fold(word.to_owned(), |all, word| format!("{all} {word}")))
+        });
+        match whole.filter(|(_, text)| text.len() + 2 <= width) {
+            Some((more, text)) => {
+                rest.truncate(rest.len() - more);
+                out.push(text);
+            }
+            None => out.push(word.to_owned()),
+        }
     }
     out
 }
@@ -126,6 +149,8 @@ mod tests {
             // A word that is longer than a line (a setting to copy) stays whole, alone on its line.
             let fits = |line: &str| line.len() <= 100 || line.split_whitespace().count() == 1;
             assert!(page.lines().all(fits), "{page}");
+            let codes = |text: &str| text.lines().filter(|line| line.matches('`').count() % 2 == 1).count();
+            assert_eq!(codes(&page), 0, "{page}");
             let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             assert_eq!(words(&page), words(&whole));
         }

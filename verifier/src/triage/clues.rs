@@ -26,8 +26,12 @@ pub async fn read(client: &Client, facts: &ClusterFacts, affected: &[NodeName]) 
         Err(error) => return Evidence::unavailable("triage/logs", error.to_string()),
     };
     let (mut clues, mut gaps) = (Vec::new(), Vec::new());
-    for node in affected.iter().take(NODES_MAX) {
-        let Some(pod) = facts.calico_node_on(node) else { continue };
+    // Where there is no calico-node, there is no log of it to be missed.
+    let with_log: Vec<(&NodeName, &PodFacts)> = affected
+        .iter()
+        .filter_map(|node| Some((node, facts.calico_node_on(node)?)))
+        .collect();
+    for (node, pod) in with_log.iter().copied().take(NODES_MAX) {
         for wanted in wanted(pod) {
             match logs::read(client, &pod.pod, &wanted).await {
                 Ok(log) => {
@@ -42,12 +46,12 @@ pub async fn read(client: &Client, facts: &ClusterFacts, affected: &[NodeName]) 
             }
         }
     }
-    if affected.len() > NODES_MAX {
+    if with_log.len() > NODES_MAX {
         gaps.push(Gap::new(
             "triage/logs",
             format!(
                 "the logs of {NODES_MAX} of {} affected nodes were read: see the others with `verifier logs`",
-                affected.len()
+                with_log.len()
             ),
         ));
     }

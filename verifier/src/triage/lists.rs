@@ -39,6 +39,25 @@ const fn what(name: &'static str, group: &'static str, kind: &'static str) -> Wh
     }
 }
 
+impl What {
+    /// Plural, as it stands in a path.
+    fn plural(&self) -> &'static str {
+        let name = self.name.rsplit(' ').next().unwrap_or(self.name);
+        name.split('.').next().unwrap_or(name)
+    }
+
+    /// Path of its list.
+    fn raw_path(&self) -> String {
+        let home = self
+            .namespace
+            .map_or_else(String::new, |namespace| format!("/namespaces/{namespace}"));
+        match self.group {
+            "" => format!("/api/{}{home}/{}", self.version, self.plural()),
+            group => format!("/apis/{group}/{}{home}/{}", self.version, self.plural()),
+        }
+    }
+}
+
 /// Calico's group, as it stores, and as its API serves.
 const STORED: &str = "crd.projectcalico.org";
 const AGGREGATED: (&str, &str) = ("projectcalico.org", "v3");
@@ -112,9 +131,7 @@ async fn one(client: &Client, what: &What) -> Evidence<Vec<Value>> {
 }
 
 async fn pages(client: &Client, what: &What, group: &str, version: &str) -> Result<Vec<Value>, Trouble> {
-    let plural = what.name.rsplit(' ').next().unwrap_or(what.name);
-    let plural = plural.split('.').next().unwrap_or(plural);
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, what.kind), plural);
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, what.kind), what.plural());
     let api: Api<DynamicObject> = match what.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -189,9 +206,10 @@ pub fn from_files(path: &Path) -> anyhow::Result<(Lists, std::collections::BTree
             Evidence::unavailable(
                 format!("triage/{}", what.name),
                 format!(
-                    "no {} in {}: add the output of `kubectl get {ask} -A -o json`",
+                    "no {} in {}: add the output of `kubectl get {ask} -A -o json`; if there is none, that prints a list that does not say of what, and `kubectl get --raw {}` one that does",
                     what.kind,
-                    path.display()
+                    path.display(),
+                    what.raw_path()
                 ),
             )
         } else {

@@ -1,4 +1,10 @@
-//! As much of an API server as reading logs and gathering asks for: fixed answers by path, over plain HTTP on loopback.
+//! As much of an API server as reading logs and gathering asks for: fixed answers by path, over plain HTTP on loopback. A fake: it proves
+//! what the commands make of answers, not that a server gives them. It needs no server, so these tests run everywhere, and it can answer
+//! what a real one answers rarely (403 for one container, times in the future).
+//!
+//! What it answers is anchored against a real API server by `tests/tests/apiserver/triage.rs`: the lists
+//! (`every_case_of_the_runbook`), logs of now and before by `pods/log` (`logs_come_through_the_api_server_from_the_kubelet`), refusals
+//! (`what_an_account_may_not_read_is_named`).
 
 use std::{
     collections::BTreeMap,

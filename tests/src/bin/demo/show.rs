@@ -108,7 +108,7 @@ impl Show {
                 .collect();
             self.line("really", &format!("{node} is {}; stale: {}", of.verdict, stale.join(", ")));
             if let Some(cause) = of.causes.first() {
-                self.line("chain", &chain.join(" > "));
+                self.line("chain", cause.chain.as_deref().unwrap_or("none was found"));
                 self.cause(cause);
             }
         }
@@ -245,6 +245,7 @@ impl Show {
             ("intent", &cause.evidence.intent),
             ("programmed", &cause.evidence.programmed),
             ("observed", &cause.evidence.observed),
+            ("host", &cause.evidence.host),
         ] {
             if let Some(said) = said {
                 self.line(account, said);
@@ -252,6 +253,9 @@ impl Show {
         }
         self.line("what follows", &consequences(cause));
         self.line("remedy", &cause.remedy);
+        if let Some(persist) = cause.persist.as_ref().filter(|_| cause.chain.is_some()) {
+            self.line("to keep it", persist);
+        }
         self.line("Calico repairs", &repairs(cause));
     }
 

@@ -85,6 +85,8 @@ fn wrong(report: &Report, status: Option<i32>) -> Vec<String> {
     want(node.verdict == "not-forwarding", format!("{NODE} is {}", node.verdict));
     let codes: Vec<&str> = node.causes.iter().map(|cause| cause.code.as_str()).collect();
     want(codes == [CHAIN[0]], format!("the roots are {}", roots.join(", ")));
+    let chain = node.causes.first().and_then(|cause| cause.chain.as_deref()).unwrap_or_default();
+    want(chain.starts_with(&CHAIN.join(" > ")), format!("the chain is {chain:?}"));
     let follows: Vec<&str> = node
         .causes
         .iter()

@@ -1,7 +1,7 @@
 //! The JSON others may rely on: one object, `"schema": "dataplane-verifier/v1"`, that changes only by addition. These types are that contract;
 //! the judge's own may change.
 
-use super::rfc3339;
+use super::{rfc3339, text::chain};
 use crate::{
     names::{NodeName, PodRef},
     observed::Loss,
@@ -139,6 +139,9 @@ pub struct CauseJson {
     pub evidence: FindingEvidence,
     /// What follows from it.
     pub consequences: Vec<Consequence>,
+    /// How it follows, root first, for a cause that lies in the machine: `kernel-upgraded > kernel-module-missing > …`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<String>,
     /// What to do.
     pub remedy: String,
     /// How that survives a reboot, where it does not by itself.
@@ -169,6 +172,7 @@ impl CauseJson {
             title: cause.title.to_string(),
             evidence: f.evidence.clone(),
             consequences: f.consequences.clone(),
+            chain: chain(f),
             remedy: fill(cause.remedy, f),
             persist: cause.persist.map(ToString::to_string),
             calico_repairs: cause.repairs.by(calico.0, calico.1),

@@ -168,7 +168,7 @@ pub fn cause_lines(f: &Finding, calico: (Option<(u16, u16, u16)>, u32), style: S
 }
 
 /// How what follows from a machine's cause follows from it, root first: `kernel-upgraded > kernel-module-missing > …`.
-fn chain(f: &Finding) -> Option<String> {
+pub(super) fn chain(f: &Finding) -> Option<String> {
     if f.code.cause().scope != Scope::Host {
         return None;
     }

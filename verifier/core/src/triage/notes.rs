@@ -44,6 +44,13 @@ pub struct Change {
     pub before_seconds: Option<u64>,
 }
 
+impl Change {
+    /// Whether a Node changed, or came.
+    pub fn is_of_a_node(&self) -> bool {
+        self.what.starts_with("Node ")
+    }
+}
+
 /// A clock that is this far ahead is worth a note; the API's times have whole seconds.
 const CLOCK_AHEAD_NS: u64 = 5_000_000_000;
 /// How old a Lease may be: the node controller waits 40 s, newer ones 50 s.

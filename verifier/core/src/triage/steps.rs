@@ -257,13 +257,12 @@ fn down(ground: &Ground<'_>, applies: &Applies, out: &mut Vec<Step>) {
 }
 
 fn most(ground: &Ground<'_>, out: &mut Vec<Step>) {
-    let suspects: Vec<String> = ground
-        .changes
-        .iter()
-        .filter(|c| c.before_seconds.is_some())
-        .take(5)
-        .map(|c| c.what.clone())
-        .collect();
+    // What most nodes share is seldom one of them.
+    let before = |of_nodes: bool| {
+        let all = ground.changes.iter().filter(|c| c.before_seconds.is_some());
+        all.filter(move |c| c.is_of_a_node() == of_nodes)
+    };
+    let suspects: Vec<String> = before(false).chain(before(true)).take(5).map(|c| c.what.clone()).collect();
     let why = if suspects.is_empty() {
         "no change was seen before the first node was affected: look at Typha, at the API server, and at what the underlay's owners did"
             .to_string()

@@ -9,6 +9,8 @@ use alloc::{
 
 /// How many recent changes are listed; the rest is counted.
 const CHANGES_MAX: usize = 15;
+/// How many of them are Nodes.
+const NODE_CHANGES_MAX: usize = 3;
 /// How many names stand in a line.
 const NAMES_MAX: usize = 12;
 
@@ -52,10 +54,17 @@ pub fn text(triage: &Triage) -> String {
     }
     if !triage.changes.is_empty() {
         out.push_str("\nChanged lately, the latest first:\n");
-        for change in triage.changes.iter().take(CHANGES_MAX) {
+        // Nodes come and go by the dozen; what was done to a pool must not be lost among them.
+        let mut nodes = 0;
+        let few = triage.changes.iter().filter(|change| {
+            nodes += usize::from(change.is_of_a_node());
+            !change.is_of_a_node() || nodes <= NODE_CHANGES_MAX
+        });
+        let shown: Vec<_> = few.take(CHANGES_MAX).collect();
+        for change in &shown {
             out.push_str(&format!("  {}\n", change_line(change)));
         }
-        let more = triage.changes.len().saturating_sub(CHANGES_MAX);
+        let more = triage.changes.len() - shown.len();
         if more > 0 {
             out.push_str(&format!("  and {more} more\n"));
         }

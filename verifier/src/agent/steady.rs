@@ -110,6 +110,7 @@ mod tests {
             host_ips: BTreeMap::new(),
             calico: (None, 90),
             pairs: BTreeMap::new(),
+            slow: BTreeMap::new(),
             unknown: Vec::new(),
             contacts: BTreeMap::new(),
             nodes: Vec::new(),

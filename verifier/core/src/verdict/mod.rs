@@ -12,6 +12,7 @@ mod node;
 pub mod recreate;
 mod settle;
 mod snapshot;
+mod spread;
 mod suspect;
 mod symptom;
 pub mod table;

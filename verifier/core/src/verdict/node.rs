@@ -76,6 +76,7 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
             .unwrap_or_default(),
         pairs: probed.pairs,
         answering: probed.answering,
+        slow: probed.slow,
         unknown: out.unknown,
         contacts: snapshot.contacts.clone(),
         nodes: intent.map_or_else(

@@ -1,6 +1,9 @@
 //! From probe results to symptoms: which probes of a pair fail together, and where.
 
-use super::{NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Symptom, Tally};
+use super::{
+    NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Slow, Symptom, Tally,
+    spread::{self, Sample, Spread},
+};
 use crate::{
     evidence::Gap,
     intent::{NodeIntent, PodPhase},
@@ -25,6 +28,8 @@ pub(super) struct Symptoms {
     pub pairs: BTreeMap<NodeName, PairTally>,
     /// Ends that were proven to answer by their own stack (ICMP or TCP): pods by address.
     pub answering: BTreeSet<core::net::IpAddr>,
+    /// Peers to whom round trips take long.
+    pub slow: BTreeMap<NodeName, Slow>,
 }
 
 /// Everything that was seen of this node's probes, by whomever, indexed once.
@@ -125,7 +130,9 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
     // In the order of their identities, whatever the order in which they came back.
     let mut results: Vec<&ProbeResult> = results.iter().collect();
     results.sort();
+    out.slow = spread::slow(&snapshot.node, &results, policy);
     let mut groups: BTreeMap<Ends<'_>, Vec<Sample<'_>>> = BTreeMap::new();
+    let mut by_peer: BTreeMap<&NodeName, Vec<Sample<'_>>> = BTreeMap::new();
     for result in results {
         let standing = standing(&index, snapshot, intent, result);
         if standing == Standing::Passed && result.probe.transport != Transport::Udp {
@@ -134,14 +141,20 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
         }
         if result.probe.to.node != snapshot.node {
             tally_pair(out.pairs.entry(result.probe.to.node.clone()).or_default(), result, standing);
+            by_peer.entry(&result.probe.to.node).or_default().push((result, standing));
         }
         groups
             .entry((result.probe.pair, &result.probe.from, &result.probe.to))
             .or_default()
             .push((result, standing));
     }
-    for ((pair, from, to), group) in groups {
-        out.symptoms.extend(symptom(&index, intent, policy, pair, from, to, &group));
+    let spreads: BTreeMap<&NodeName, Spread> = by_peer
+        .iter()
+        .map(|(peer, samples)| (*peer, spread::spread(samples, policy)))
+        .collect();
+    for (ends, group) in groups {
+        let spread = spreads.get(&ends.2.node).copied().unwrap_or(Spread::Settled);
+        out.symptoms.extend(symptom(&index, intent, policy, ends, spread, &group));
     }
     out
 }
@@ -159,14 +172,12 @@ fn tally_pair(tally: &mut PairTally, result: &ProbeResult, standing: Standing) {
 
 /// Whose probes belong together.
 type Ends<'a> = (PairKind, &'a Endpoint, &'a Endpoint);
-/// A result and what it says.
-type Sample<'a> = (&'a ProbeResult, Standing);
 /// What tells one kernel record of a loss from another.
 type DropKind<'a> = (Option<&'a str>, Option<&'a str>, crate::observed::DropStage);
 
 /// What one result says of forwarding.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     Passed,
     Failed,
     /// Nothing.
@@ -232,17 +243,25 @@ fn symptom(
     index: &Index<'_>,
     intent: &NodeIntent,
     policy: &Policy,
-    pair: PairKind,
-    from: &Endpoint,
-    to: &Endpoint,
+    (pair, from, to): Ends<'_>,
+    spread: Spread,
     group: &[Sample<'_>],
 ) -> Option<Symptom> {
     let tallies = tallies(index, group);
-    let failing: Vec<&Tally> = tallies.iter().filter(|t| fails(t, policy)).collect();
+    let counts = |t: &&Tally| match spread {
+        Spread::Settled => fails(t, policy),
+        // What was lost of a kind of which others passed was lost by chance.
+        Spread::Sparse => fails(t, policy) && t.passed == 0,
+        Spread::Lossy(_) => t.failed > 0,
+    };
+    let failing: Vec<&Tally> = tallies.iter().filter(counts).collect();
     if failing.is_empty() {
         return None;
     }
-    let pattern = pattern(&tallies, policy);
+    let (pattern, lossy) = match spread {
+        Spread::Lossy(share) => (Pattern::Lossy, Some(share)),
+        Spread::Settled | Spread::Sparse => (pattern(&tallies, policy), None),
+    };
     let lost: Vec<&ProbeResult> = group
         .iter()
         .filter(|(_, s)| *s == Standing::Failed)
@@ -276,6 +295,7 @@ fn symptom(
         off_path: off_path(index, intent, &lost),
         largest_passing_bytes: (pattern == Pattern::LargeOnly).then_some(passed_bytes).flatten(),
         smallest_failing_bytes: failed_bytes,
+        lossy,
         gaps,
         tallies,
     })
@@ -290,7 +310,7 @@ fn fails(tally: &Tally, policy: &Policy) -> bool {
 
 /// The port under which a probe is tallied. ICMP's identifier and TCP's reserved port differ from probe to probe without meaning a path;
 /// only UDP's ports are pinned.
-fn tallied_port(probe: &crate::probe::Probe) -> u16 {
+pub(super) fn tallied_port(probe: &crate::probe::Probe) -> u16 {
     if probe.transport == Transport::Udp { probe.src_port } else { 0 }
 }
 

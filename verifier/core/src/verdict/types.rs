@@ -196,8 +196,30 @@ pub enum Pattern {
     ChecksummedOnly,
     /// UDP, answered at the pod's door, passes; ICMP and TCP, answered by the pod, do not.
     UnreflectedOnly,
+    /// Any of them, now and then: at random.
+    Lossy,
     /// Another combination.
     Mixed,
+}
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Share {
+    /// Lost.
+    pub lost: u32,
+    /// Of all that say something.
+    pub of: u32,
+}
+
+/// Round trips that take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slow {
+    /// Half of them take longer, microseconds.
+    pub median_us: u64,
+    /// The same within the node that measured.
+    pub within_us: u64,
+    /// Of how many probes.
+    pub probes: u32,
 }
 
 /// Probes of one pair of endpoints that fail, with the place where they do.
@@ -225,6 +247,9 @@ pub struct Symptom {
     pub largest_passing_bytes: Option<u32>,
     /// Smallest inner packet that was lost.
     pub smallest_failing_bytes: Option<u32>,
+    /// Of [`Pattern::Lossy`]: of all probes from this node to that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lossy: Option<Share>,
     /// Why the place may be uncertain.
     pub gaps: Vec<Gap>,
 }
@@ -385,6 +410,9 @@ pub struct NodeReport {
     pub pods: Vec<PodReport>,
     /// Probes to each peer.
     pub pairs: BTreeMap<NodeName, PairTally>,
+    /// Peers to whom round trips take long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slow: BTreeMap<NodeName, Slow>,
     /// Checks that could not be made.
     pub unknown: Vec<UnknownCheck>,
     /// Peers whose agents did not answer, and how.

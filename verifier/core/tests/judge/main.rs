@@ -5,6 +5,7 @@
 
 mod change;
 mod golden;
+mod weather;
 
 use change::Dice;
 use golden::{ALL, Cluster, Judged, named};

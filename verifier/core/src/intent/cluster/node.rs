@@ -333,8 +333,22 @@ impl Cluster {
                 "addresses come from the Nodes' podCIDRs (USE_POD_CIDR): routes to them are not computed",
             ));
         }
+        gaps.extend(self.unprobed_pools());
         gaps.dedup();
         gaps
+    }
+
+    /// Taps, probes and conformance are IPv4's. Of IPv6 the state is held against intent, and no packet is: that must not pass for verified.
+    fn unprobed_pools(&self) -> Option<Gap> {
+        let pools: Vec<String> = self
+            .pools
+            .values()
+            .filter(|pool| Family::of_net(&pool.cidr) == Family::V6)
+            .map(|pool| pool.cidr.to_string())
+            .collect();
+        let why =
+            "devices, routes, neighbours, forwarding entries and settings of IPv6 are verified, but no packet of it is sent or watched";
+        (!pools.is_empty()).then(|| Gap::new("intent/ipv6", format!("IPv6 pools {}: {why}", pools.join(", "))))
     }
 
     /// Pools that overlap. Calico's own validation refuses them; where the objects hold some anyway, the longer prefix decides.

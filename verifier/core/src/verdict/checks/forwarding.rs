@@ -12,15 +12,23 @@ use alloc::{
     vec::Vec,
 };
 
-/// `ip_forward`, and forwarding of the tunnel and underlay devices.
+/// `ip_forward`, and forwarding of the tunnel and underlay devices; of IPv6, where there are pools of it, only what is said for all devices
+/// counts (`ip6_forward`).
 pub(super) fn forwarding(view: &View<'_>, out: &mut Out) {
     let all = match view.state.netconf.all() {
         Ok(all) => all,
         Err(gaps) => return out.cannot("forwarding", &gaps),
     };
-    let off = |scope: NetconfScope| all.iter().any(|n| !n.v6 && n.scope == scope && n.forwarding == Some(false));
+    let off_in = |v6: bool, scope: NetconfScope| all.iter().any(|n| n.v6 == v6 && n.scope == scope && n.forwarding == Some(false));
+    let off = |scope: NetconfScope| off_in(false, scope);
+    let pools = |v6: bool| view.intent.pools.iter().any(|(cidr, _)| cidr.addr().is_ipv6() == v6);
     let mut subjects: Vec<String> = Vec::new();
-    if off(NetconfScope::All) {
+    if pools(true) && off_in(true, NetconfScope::All) {
+        subjects.push("net.ipv6.conf.all.forwarding".to_string());
+    }
+    if !pools(false) && pools(true) {
+        // Nothing of the pods' is forwarded as IPv4.
+    } else if off(NetconfScope::All) {
         subjects.push("net.ipv4.ip_forward".to_string());
     } else {
         let mut devices: Vec<u32> = view.parent_index().into_iter().collect();

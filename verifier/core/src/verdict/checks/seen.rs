@@ -8,8 +8,9 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, format, string::ToString, vec::Vec};
 
-/// Packets of a kind below this number in the window are taken for the tail of a change that intent has not settled on.
-const CONFORMANCE_MIN: u64 = 2;
+/// Packets of a kind below this number in the window are taken for the tail of a change that intent has not settled on, or for packets that
+/// the network damaged: what is sent against intent is sent again and again.
+const CONFORMANCE_MIN: u64 = 5;
 
 /// Tunnel packets against intent.
 pub(super) fn conformance(view: &View<'_>, out: &mut Out) {

@@ -5,6 +5,7 @@
 pub(super) mod absorb;
 mod blame;
 mod cutoff;
+mod latency;
 mod network;
 mod residual;
 
@@ -76,6 +77,7 @@ pub(super) fn settle(reports: &Reports<'_>) -> Settled {
         }
     }
     residual::settle_rest(reports, &rest, &mut out);
+    out.roots.extend(latency::latency(reports));
     soften(reports, &mut out.roots);
     out
 }
@@ -167,6 +169,10 @@ pub(super) fn take(root: &mut Finding, symptoms: &[&Symptom]) {
 /// State that differs while everything it could affect was probed and passes is a warning.
 fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
     for root in roots {
+        // No probe of IPv6 is sent: that none fails says nothing.
+        if absorb::about_ipv6(root) {
+            continue;
+        }
         let scope = root.code.cause().scope;
         let suffers = root.consequences.iter().any(|c| match c {
             Consequence::Probes { .. } => true,
@@ -242,6 +248,11 @@ pub(super) fn failing_text(s: &Symptom) -> String {
         _ if s.tallies.iter().any(|t| t.size == Size::Small && t.failed > t.passed) => "small and large",
         _ => "some",
     };
+    if s.pattern == Pattern::Lossy {
+        let lost: u32 = s.tallies.iter().map(|t| t.failed).sum();
+        let of: u32 = s.tallies.iter().map(|t| t.failed + t.passed).sum();
+        return format!("{lost} of {of}, whichever they are,");
+    }
     if s.pattern == Pattern::SomePorts {
         let ports: Vec<String> = s
             .tallies

@@ -1,6 +1,6 @@
 //! Causes that lie in the network between nodes: many pairs of endpoints show one of them.
 
-use super::{Reports, residual::Blame};
+use super::{Reports, latency::lossy_text, residual::Blame};
 use crate::{
     names::NodeName,
     probe::Transport,
@@ -96,7 +96,7 @@ fn only(edges: &BTreeSet<(NodeName, NodeName)>, of: fn(&(NodeName, NodeName)) ->
     edges.iter().all(|e| of(e) == first).then(|| first.clone())
 }
 
-fn across(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, pairs: &BTreeSet<(&NodeName, &NodeName)>) -> String {
+pub(super) fn across(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, pairs: &BTreeSet<(&NodeName, &NodeName)>) -> String {
     let n = reports.len();
     if n > 1 && pairs.len() == n * (n - 1) / 2 {
         return "between all nodes".to_string();
@@ -126,6 +126,7 @@ fn describe(code: CauseCode, symptoms: &[&Symptom], between: &str) -> String {
             let dies = smallest.map_or_else(String::new, |n| format!(", {n} bytes die"));
             format!("largest inner packet that passes: {passes}{dies}; {between}")
         }
+        CauseCode::PartialLoss if symptoms.iter().any(|s| s.lossy.is_some()) => lossy_text(symptoms, between),
         CauseCode::PartialLoss => {
             let lost = symptoms.iter().flat_map(|s| &s.tallies).filter(|t| t.failed > t.passed);
             let mut ports: Vec<String> = lost

@@ -72,9 +72,12 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     // A packet that was seen with a wrong checksum is not judged by where it is thrown away at last: connection tracking calls it invalid,
     // and any filter may then drop it.
     if symptom.checksum_bad.is_none()
-        && let Some(blame) = by_suspects(reports, symptom, &place)
+        && let Some(blame) = by_suspects(reports, symptom, &place).filter(|blame| fits(symptom, blame))
     {
         return blame;
+    }
+    if symptom.pattern == Pattern::Lossy && crosses(symptom) {
+        return fabric(CauseCode::PartialLoss, &place, symptom);
     }
     // A place that rests on a node's silence is not a place.
     if !symptom.gaps.is_empty() {
@@ -142,6 +145,11 @@ fn unseen(reports: &Reports<'_>, place: &Place, pod: Option<&PodRef>) -> Option<
         }
     }
     None
+}
+
+/// A program or a policy takes all of a kind of packets; of what passes now and then only a filter with a limit and a counter is to blame.
+fn fits(symptom: &Symptom, blame: &Blame) -> bool {
+    symptom.pattern != Pattern::Lossy || (blame.code == CauseCode::FilterDrop && !blame.subject.contains("cali-"))
 }
 
 fn crosses(symptom: &Symptom) -> bool {

@@ -115,11 +115,22 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         code: PartialLoss,
         scope: Scope::Fabric,
-        title: "Some flows between the nodes are lost, always the same ones",
-        meaning: "Packets from some source ports die every time and others never: one of several equal paths is bad (ECMP, a bond member, a line card), or a stale entry catches one flow. One ping in several fails, one connection in several hangs.",
-        detected: "Several pinned inner source ports, each with its outer port read at the underlay: some fail at least 2 of 3 times, the others pass.",
-        remedy: "Give the network's operators the outer source ports, addresses and direction: they identify the path. Check bond members (`ip -s link`) and ECMP next hops.",
+        title: "Some of the packets between the nodes are lost",
+        meaning: "Either packets from some source ports die every time and others never: one of several equal paths is bad (ECMP, a bond member, a line card), or a stale entry catches one flow. One ping in several fails, one connection in several hangs. Or any packet may be lost, now this one and now that one: a congested or broken link, damaged packets that the receiver throws away. Connections are slow and stall.",
+        detected: "Several pinned inner source ports, each with its outer port read at the underlay: some fail at least 2 of 3 times, the others pass. Or losses at random (between them others of the same kind pass) that come to at least 10 % of the probes to a peer, and 6 of them; fewer are no fault. The subject says which of the two, with ports or figure.",
+        remedy: "Of some ports: give the network's operators the outer source ports, addresses and direction: they identify the path. Check bond members (`ip -s link`) and ECMP next hops. At random: look for errors and drops on the way (`ip -s link`, `ethtool -S`, the switches' counters), for a cable or a transceiver, for a saturated link.",
         incidents: &["google/cloudprober#612", "projectcalico/calico#6386"],
+        ..BASE
+    },
+    Cause {
+        code: LatencyDegraded,
+        severity: Severity::Warning,
+        scope: Scope::Fabric,
+        title: "Packets between the nodes take long",
+        meaning: "Everything passes, and half of the round trips between two nodes take at least 150 ms longer than those within a node. Applications that ask each other several times for one answer become slow; the API and etcd may lose their leaders.",
+        detected: "The median round trip of the small probes to a peer, less that of the probes within the node (a busy machine is slow to itself too), is 150 ms or more.",
+        remedy: "Compare with `ping` between the node addresses: if that is as slow, it is the network's (a detour, a full queue, a rate limit, a VPN); if not, look at the tunnel's way on both nodes: queues (`tc -s qdisc`), CPU and softirq load.",
+        incidents: &[],
         ..BASE
     },
     Cause {

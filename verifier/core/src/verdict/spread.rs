@@ -1,0 +1,212 @@
+//! What all probes of a node to one peer say together: packets that are lost at random, whichever they are, and round trips that take long.
+//!
+//! A fault of state loses the same probes every time: all of them, all large ones, all of one port. A lossy network loses now this one and now
+//! that one of the same kind, and a few lost probes of many are no fault at all. What tells the two apart is time: between two losses others of
+//! the same kinds passed. Where a fault set in or was mended within the window they did so only before or after.
+
+use super::{Policy, Share, Slow, symptom::Standing};
+use crate::{
+    names::NodeName,
+    probe::{Endpoint, Outcome, PairKind, ProbeResult, Size, Transport},
+};
+use alloc::{collections::BTreeMap, vec::Vec};
+
+/// Probes that passed between losses of their own kinds, below which losses are not called random.
+const BETWEEN_MIN: usize = 3;
+/// Round trips below which no median is taken.
+const ROUND_TRIPS_MIN: usize = 8;
+
+/// A result and what it says.
+pub(super) type Sample<'a> = (&'a ProbeResult, Standing);
+/// What one probe is a sample of.
+type Kind<'a> = (PairKind, &'a Endpoint, &'a Endpoint, Transport, Size, u16);
+
+/// How the losses towards one peer are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// Not at random.
+    Settled,
+    /// At random, and fewer than the policy calls a fault.
+    Sparse,
+    /// At random, and so many.
+    Lossy(Share),
+}
+
+/// How the losses of these samples, all towards one peer, are spread.
+pub(super) fn spread(samples: &[Sample<'_>], policy: &Policy) -> Spread {
+    let mut kinds: BTreeMap<Kind<'_>, Vec<(u64, bool)>> = BTreeMap::new();
+    let mut share = Share { lost: 0, of: 0 };
+    for (result, standing) in samples.iter().filter(|(_, standing)| *standing != Standing::Silent) {
+        let lost = *standing == Standing::Failed;
+        share.of += 1;
+        share.lost += u32::from(lost);
+        let p = &result.probe;
+        // Each takes another port, and so it may be another path: that some are lost says nothing of chance.
+        if p.transport == Transport::Tcp {
+            continue;
+        }
+        let port = super::symptom::tallied_port(p);
+        kinds
+            .entry((p.pair, &p.from, &p.to, p.transport, p.size, port))
+            .or_default()
+            .push((result.sent_mono_ns, lost));
+    }
+    kinds.retain(|_, sent| sent.iter().any(|(_, lost)| *lost) && sent.iter().any(|(_, lost)| !*lost));
+    let losses = || kinds.values().flatten().filter(|(_, lost)| *lost).map(|(at, _)| *at);
+    let (Some(first), Some(last)) = (losses().min(), losses().max()) else {
+        return Spread::Settled;
+    };
+    let between = kinds
+        .values()
+        .flatten()
+        .filter(|(at, lost)| !*lost && first < *at && *at < last)
+        .count();
+    if between < BETWEEN_MIN {
+        Spread::Settled
+    } else if share.lost >= policy.random_loss_min
+        && u64::from(share.lost) * 100 >= u64::from(policy.random_loss_percent) * u64::from(share.of)
+    {
+        Spread::Lossy(share)
+    } else {
+        Spread::Sparse
+    }
+}
+
+/// The peers to whom round trips take long, measured against those within the node: a busy machine is slow to itself too.
+pub(super) fn slow(node: &NodeName, results: &[&ProbeResult], policy: &Policy) -> BTreeMap<NodeName, Slow> {
+    let mut trips: BTreeMap<&NodeName, Vec<u64>> = BTreeMap::new();
+    for result in results.iter().filter(|r| r.probe.size == Size::Small) {
+        if let Outcome::Answered { rtt_ns, .. } = result.outcome {
+            trips.entry(&result.probe.to.node).or_default().push(rtt_ns / 1_000);
+        }
+    }
+    let median = |trips: &mut Vec<u64>| {
+        trips.sort_unstable();
+        trips.get(trips.len() / 2).copied().unwrap_or(0)
+    };
+    let within_us = trips.remove(node).as_mut().map_or(0, median);
+    trips
+        .into_iter()
+        .filter(|(_, trips)| trips.len() >= ROUND_TRIPS_MIN)
+        .filter_map(|(peer, mut trips)| {
+            let median_us = median(&mut trips);
+            let slow = median_us.saturating_sub(within_us) >= u64::from(policy.latency_ms) * 1_000;
+            let probes = u32::try_from(trips.len()).unwrap_or(u32::MAX);
+            slow.then(|| {
+                let slow = Slow {
+                    median_us,
+                    within_us,
+                    probes,
+                };
+                (peer.clone(), slow)
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{names::UnixNs, probe::Probe};
+    use core::net::{IpAddr, Ipv4Addr};
+    use proptest::prelude::*;
+
+    fn result(to: &str, port: u16, size: Size, at: u64, outcome: Outcome) -> ProbeResult {
+        let end = |node: &str| Endpoint {
+            node: NodeName::from(node),
+            pod: None,
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        ProbeResult {
+            probe: Probe {
+                id: at,
+                seq: 0,
+                from: end("node-a"),
+                to: end(to),
+                pair: PairKind::PodToRemotePod,
+                transport: Transport::Udp,
+                size,
+                src_port: port,
+                dst_port: 1,
+                length_bytes: 84,
+            },
+            sent_at: UnixNs(at),
+            sent_mono_ns: at,
+            outcome,
+            provisional: false,
+        }
+    }
+
+    /// Three probes from each of twelve ports and one kind of large ones, sent in rounds; `lost` says which are.
+    fn of(lost: impl Fn(u16, u64) -> bool) -> Spread {
+        let mut results = Vec::new();
+        for attempt in 0..3 {
+            for port in 0..13 {
+                let size = if port == 12 { Size::Mtu } else { Size::Small };
+                results.push((
+                    result("node-b", port, size, attempt * 100 + u64::from(port), Outcome::Lost),
+                    lost(port, attempt),
+                ));
+            }
+        }
+        let samples: Vec<Sample<'_>> = results
+            .iter()
+            .map(|(r, lost)| (r, if *lost { Standing::Failed } else { Standing::Passed }))
+            .collect();
+        spread(&samples, &Policy::default())
+    }
+
+    #[test]
+    fn what_is_lost_every_time_is_not_lost_at_random() {
+        assert_eq!(of(|_, _| false), Spread::Settled);
+        assert_eq!(of(|_, _| true), Spread::Settled);
+        // One path of several, and large packets only.
+        assert_eq!(of(|port, _| port % 4 == 1), Spread::Settled);
+        assert_eq!(of(|port, _| port == 12), Spread::Settled);
+        // A fault that sets in, and one that is mended, in the middle of a round.
+        assert_eq!(of(|port, attempt| attempt * 100 + u64::from(port) > 105), Spread::Settled);
+        assert_eq!(of(|port, attempt| attempt * 100 + u64::from(port) < 205), Spread::Settled);
+    }
+
+    #[test]
+    fn losses_here_and_there_are_named_from_a_tenth_on() {
+        assert_eq!(of(|port, attempt| port % 5 == 0 && u64::from(port / 5) == attempt), Spread::Sparse);
+        assert_eq!(
+            of(|port, attempt| (u64::from(port) + attempt) % 4 == 0),
+            Spread::Lossy(Share { lost: 10, of: 39 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn three_in_a_hundred_lost_are_no_fault(places in proptest::collection::btree_set((0..13u16, 0..3u64), 0..4)) {
+            let spread = of(|port, attempt| places.contains(&(port, attempt)));
+            prop_assert!(!matches!(spread, Spread::Lossy(_)), "{:?}", spread);
+        }
+    }
+
+    fn slow_with(remote_ms: u64, local_ms: u64) -> Option<u64> {
+        let answered = |ms: u64| Outcome::Answered {
+            rtt_ns: ms * 1_000_000,
+            answered_by: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let all: Vec<ProbeResult> = (0..20)
+            .flat_map(|n| {
+                [
+                    result("node-b", n, Size::Small, 0, answered(remote_ms)),
+                    result("node-a", n, Size::Small, 0, answered(local_ms)),
+                ]
+            })
+            .collect();
+        let all: Vec<&ProbeResult> = all.iter().collect();
+        let found = slow(&NodeName::from("node-a"), &all, &Policy::default());
+        found.get(&NodeName::from("node-b")).map(|slow| slow.median_us / 1_000)
+    }
+
+    #[test]
+    fn a_network_is_slow_and_a_machine_that_is_busy_is_not() {
+        assert_eq!(slow_with(100, 1), None);
+        assert_eq!(slow_with(300, 1), Some(300));
+        assert_eq!(slow_with(300, 250), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! A network that is bad without being broken, and IPv6, of which no packet is seen: the healthy golden snapshot, made so.
+
+use super::{change, golden::named, roots};
+use verifier_core::{
+    names::NodeName,
+    probe::{Outcome, ProbeResult},
+    programmed::{Netconf, NetconfScope},
+    verdict::{CauseCode, ClusterReport, Severity, Verdict},
+};
+
+/// The healthy cluster with every probe result between two nodes changed.
+fn with(mut work: impl FnMut(&mut ProbeResult)) -> ClusterReport {
+    let mut cluster = named("healthy");
+    for snapshot in cluster.nodes.values_mut().filter_map(change::value) {
+        let probes = change::value(&mut snapshot.probes).unwrap();
+        for result in probes.iter_mut().filter(|r| r.probe.from.node != r.probe.to.node) {
+            work(result);
+        }
+    }
+    cluster.judge().cluster
+}
+
+/// Every `nth` probe is lost, in an order that has nothing to do with what is probed.
+fn losing(nth: usize) -> ClusterReport {
+    let mut count = 0;
+    with(|result| {
+        count += 7;
+        if count % (nth * 7 + 3) < 7 {
+            result.outcome = Outcome::Lost;
+        }
+    })
+}
+
+fn told(report: &ClusterReport) -> Vec<(CauseCode, Severity)> {
+    roots(report).map(|root| (root.code, root.severity)).collect()
+}
+
+#[test]
+fn a_few_lost_packets_are_no_fault_and_many_are_named_with_their_share() {
+    for nth in [100, 60, 40] {
+        let report = losing(nth);
+        assert_eq!(told(&report), [], "every {nth}th");
+        assert_eq!(report.verdict, Verdict::Forwarding);
+    }
+    for nth in [5, 4, 3] {
+        let report = losing(nth);
+        assert_eq!(told(&report), [(CauseCode::PartialLoss, Severity::Error)], "every {nth}th");
+        let root = roots(&report).next().unwrap();
+        assert!(root.subject.contains('%') && root.subject.contains("whichever"), "{}", root.subject);
+    }
+}
+
+#[test]
+fn a_slow_network_is_a_warning_with_its_figure() {
+    let slow = |ms: u64| {
+        with(|result| {
+            if let Outcome::Answered { rtt_ns, .. } = &mut result.outcome {
+                *rtt_ns += ms * 1_000_000;
+            }
+        })
+    };
+    assert_eq!(told(&slow(40)), []);
+    let report = slow(400);
+    assert_eq!(told(&report), [(CauseCode::LatencyDegraded, Severity::Warning)]);
+    assert_eq!(report.verdict, Verdict::Forwarding);
+    assert!(roots(&report).next().unwrap().subject.contains(" 4"), "{report:?}");
+}
+
+#[test]
+fn ipv6_is_not_verified_by_packets_and_what_state_shows_of_it_stands() {
+    let mut cluster = named("healthy");
+    let b = NodeName::from("node-b");
+    for (name, snapshot) in &mut cluster.nodes {
+        let snapshot = change::value(snapshot).unwrap();
+        let intent = change::value(&mut snapshot.intent).unwrap();
+        intent.pools.push(("fd00:244::/48".parse().unwrap(), "VXLAN Always".to_owned()));
+        let state = change::value(&mut snapshot.programmed).unwrap();
+        let netconf = change::value(&mut state.netconf).unwrap();
+        netconf.retain(|n| !(n.v6 && n.scope == NetconfScope::All));
+        netconf.push(Netconf {
+            scope: NetconfScope::All,
+            v6: true,
+            forwarding: Some(*name != b),
+            rp_filter: None,
+            proxy_neigh: None,
+        });
+    }
+    let report = cluster.judge().cluster;
+    // That every probe of IPv4 passes makes nothing of it milder.
+    assert_eq!(told(&report), [(CauseCode::IpForwardDisabled, Severity::Error)]);
+    let root = roots(&report).next().unwrap();
+    assert_eq!(
+        (root.node.as_ref(), root.subject.as_str()),
+        (Some(&b), "net.ipv6.conf.all.forwarding")
+    );
+    assert!(root.consequences.is_empty(), "{:?}", root.consequences);
+}

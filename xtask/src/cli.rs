@@ -72,9 +72,12 @@ pub(crate) struct VmArguments {
     /// Only these suites (separated by commas).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) suite: Vec<String>,
-    /// Only these cases of a suite that has a choice: faults (separated by commas).
+    /// Only these cases of a suite that has a choice: faults, encapsulations (separated by commas).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
+    /// How often a healthy fabric is validated before anything is broken.
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
     /// The short run: the kernels and suites that are marked for continuous integration.
     #[arg(long)]
     pub(crate) ci: bool,

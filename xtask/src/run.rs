@@ -19,6 +19,8 @@ const NO_PERMISSION: u8 = 77;
 pub(crate) enum Profile {
     Dev,
     Release,
+    /// For virtual machines.
+    Guest,
 }
 
 impl Profile {
@@ -30,6 +32,7 @@ impl Profile {
         match self {
             Profile::Dev => "debug",
             Profile::Release => "release",
+            Profile::Guest => "guest",
         }
     }
 }
@@ -52,8 +55,11 @@ pub(crate) fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> 
     command
         .current_dir(&workspace.root)
         .args(["build", "--package", "verifier", "--package", "verifier-tests", "--bins"]);
-    if profile == Profile::Release {
-        command.arg("--release");
+    match profile {
+        Profile::Dev => {}
+        Profile::Release | Profile::Guest => {
+            command.args(["--profile", profile.directory()]);
+        }
     }
     run_to_success(&mut command)
 }

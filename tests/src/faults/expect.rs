@@ -36,6 +36,8 @@ pub enum Blame {
     },
     /// the network between two nodes: either may be named, or the cluster
     Between(String, String),
+    /// every node, each with a cause of its own
+    EachNode,
     /// the cluster's objects; a node may be named, but need not
     Cluster,
     /// nobody

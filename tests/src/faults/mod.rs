@@ -14,6 +14,7 @@ mod encapsulation;
 mod expect;
 mod filters;
 mod foreign;
+mod impairments;
 mod layer2;
 mod pods;
 mod routes;
@@ -91,6 +92,12 @@ pub fn catalogue_of(encapsulation: Encapsulation) -> Vec<&'static Fault> {
     common.chain(particular).collect()
 }
 
+/// What a network does that is bad without being broken, on a fabric of any encapsulation.
+#[must_use]
+pub fn impairments() -> Vec<&'static Fault> {
+    impairments::FAULTS.iter().collect()
+}
+
 /// The spine's faults: those of a VXLAN fabric that change its kernel or its objects.
 #[must_use]
 pub fn catalogue() -> Vec<&'static Fault> {
@@ -116,6 +123,7 @@ pub fn find(name: &str) -> Result<&'static Fault> {
     catalogue()
         .into_iter()
         .chain(particular)
+        .chain(impairments::FAULTS)
         .find(|fault| fault.name == name)
         .ok_or_else(|| anyhow!("there is no fault {name}"))
 }

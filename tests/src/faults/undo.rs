@@ -9,7 +9,7 @@ use crate::{
     fabric::{Fabric, Overrides, chains, node, sysctl},
     foreign::{
         bpf::{self, Direction},
-        offload, tc,
+        netem, offload, tc,
     },
     netns::Netns,
     nft::{self, Family},
@@ -101,6 +101,13 @@ pub enum Step {
     },
     /// remove a clsact qdisc with its classifiers
     RemoveClsact {
+        /// namespace
+        netns: String,
+        /// the device
+        link: String,
+    },
+    /// take an impairment off a device
+    Relieve {
         /// namespace
         netns: String,
         /// the device
@@ -199,6 +206,7 @@ impl Step {
                 program,
             } => Netns::open(netns)?.run(|| absent_is_fine(bpf::detach_tcx(*program, link, *direction))),
             Self::RemoveClsact { netns, link } => Netns::open(netns)?.run(|| tc::remove_clsact(link)),
+            Self::Relieve { netns, link } => Netns::open(netns)?.run(|| netem::relieve(link)),
             Self::DetachXdp { netns, link } => Netns::open(netns)?.run(|| bpf::detach_xdp(link)),
             Self::ChecksumOffload { netns, link } => Netns::open(netns)?.run(|| offload::set_transmit_checksum(link, true)),
             Self::FlushLegacyFilter { netns } => Netns::open(netns)?.run(crate::foreign::legacy::flush_filter),

@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod legacy;
+pub mod netem;
 pub mod offload;
 pub mod program;
 pub mod tc;

@@ -23,10 +23,10 @@ use crate::netns::Netns;
 pub const PORT: u16 = verifier::cli::AGENT_PORT_DEFAULT;
 
 /// How long an agent may take to attach everything and say that it is ready.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 
 /// How long an agent may take to detach everything after SIGTERM. Longer than its own deadline for draining.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often something awaited is looked at.
 const POLL: Duration = Duration::from_millis(20);

@@ -43,6 +43,7 @@ pub fn is_expected(expected: &Expectation, blamed: &Blamed, code: &str) -> bool 
         (Blame::Pod { .. }, Blamed::Pod(pod)) => expected.pods.contains_key(pod),
         (Blame::Between(..), Blamed::Cluster) => true,
         (Blame::Between(a, b), Blamed::Node(name)) => name == a || name == b,
+        (Blame::EachNode, Blamed::Node(_)) => true,
         (Blame::Cluster, _) => true,
         _ => false,
     }
@@ -70,7 +71,8 @@ fn roots(expected: &Expectation, report: &Report, found: &mut Vec<String>) {
     }
     match (&expected.code, main) {
         (Some(code), 0) => found.push(format!("`{code}` is not blamed on {}", blame_text(&expected.blame))),
-        (Some(code), many) if many > 1 => found.push(format!("`{code}` stands there {many} times")),
+        (Some(_), many) if expected.blame == Blame::EachNode && many == report.nodes.len() => {}
+        (Some(code), many) if many > 1 || expected.blame == Blame::EachNode => found.push(format!("`{code}` stands there {many} times")),
         _ => {}
     }
 }
@@ -168,6 +170,7 @@ pub fn blame_text(blame: &Blame) -> String {
         Blame::Node(node) => node.clone(),
         Blame::Pod { pod, node } => format!("{pod} on {node}"),
         Blame::Between(a, b) => format!("the way between {a} and {b}"),
+        Blame::EachNode => "every node".to_owned(),
         Blame::Cluster => "the cluster".to_owned(),
         Blame::Nobody => "nobody".to_owned(),
     }

@@ -30,6 +30,11 @@ const VXLAN_PORT: u16 = 4789;
 const VNI: u32 = 4096;
 const POD: [u8; 4] = [10, 244, 200, 5];
 const OTHER_POD: [u8; 4] = [10, 245, 100, 7];
+/// Of a pool whose traffic travels in IPIP, and of one whose traffic is not encapsulated.
+const IPIP_POD: [u8; 4] = [10, 246, 200, 5];
+const OTHER_IPIP_POD: [u8; 4] = [10, 246, 100, 7];
+const BARE_POD: [u8; 4] = [10, 247, 200, 5];
+const OTHER_BARE_POD: [u8; 4] = [10, 247, 100, 7];
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +167,11 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
     observer.set_keys(KEY, None)?;
     observer.set_clock(clock::unix_offset_ns())?;
     let mut table = Table {
-        pools: vec![prefix([10, 244, 0, 0], 15)],
+        pools: vec![
+            prefix([10, 244, 0, 0], 15),
+            prefix([10, 246, 0, 0], 16),
+            prefix([10, 247, 0, 0], 16),
+        ],
         vni: Some(VNI),
         vxlan_port: Some(VXLAN_PORT),
         ..Table::default()
@@ -175,7 +184,11 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
             Owned {
                 peer: Some(NodeName::from(format!("node-{node}"))),
                 vtep: vtep_of(network),
-                encapsulation: Encapsulation::Vxlan,
+                encapsulation: match network.octets() {
+                    [_, 246, ..] => Encapsulation::Ipip,
+                    [_, 247, ..] => Encapsulation::None,
+                    _ => Encapsulation::Vxlan,
+                },
             },
         );
     }
@@ -204,6 +217,14 @@ fn paths() -> Vec<Path> {
     let pods = ipv4(OTHER_POD, POD, 6, &tcp());
     // Both ports are the probe's, so that the packet stays a request however often the reflector turns it round.
     let probe = ipv4(OTHER_POD, POD, 17, &udp(PROBE_PORT, PROBE_PORT, OTHER_POD, POD, &request()));
+    let in_ip = ipip(&ipv4(OTHER_IPIP_POD, IPIP_POD, 6, &tcp()));
+    let probe_in_ip = ipip(&ipv4(
+        OTHER_IPIP_POD,
+        IPIP_POD,
+        17,
+        &udp(PROBE_PORT, PROBE_PORT, OTHER_IPIP_POD, IPIP_POD, &request()),
+    ));
+    let bare = ethernet(&ipv4(OTHER_BARE_POD, BARE_POD, 6, &tcp()));
     let path = |path, program, packet: &[u8], aim_ns, returns| Path {
         path,
         program,
@@ -217,8 +238,11 @@ fn paths() -> Vec<Path> {
         path("not ours, reflector", REFLECTOR, &ethernet(&pods), Some(5.0), CONTINUE),
         path("not ours, underlay", "dpv_ul_egress", &foreign, Some(5.0), CONTINUE),
         path("tunnel conformance", "dpv_ul_egress", &tunnelled(&pods), Some(40.0), CONTINUE),
+        path("ipip conformance", "dpv_ul_egress", &in_ip, Some(40.0), CONTINUE),
+        path("bare conformance", "dpv_ul_egress", &bare, Some(40.0), CONTINUE),
         path("probe, workload", "dpv_wl_egress", &ethernet(&probe), None, CONTINUE),
         path("probe, underlay", "dpv_ul_egress", &tunnelled(&probe), None, CONTINUE),
+        path("probe, ipip underlay", "dpv_ul_egress", &probe_in_ip, None, CONTINUE),
         path("reflected", REFLECTOR, &ethernet(&probe), Some(150.0), REDIRECT),
     ]
 }
@@ -284,6 +308,12 @@ fn tunnelled(packet: &[u8]) -> Vec<u8> {
     ethernet(&ipv4(from, to, 17, &outer))
 }
 
+/// The same in IPIP.
+fn ipip(packet: &[u8]) -> Vec<u8> {
+    let (from, to) = (vtep_of(OTHER_IPIP_POD.into()).octets(), vtep_of(IPIP_POD.into()).octets());
+    ethernet(&ipv4(from, to, 4, packet))
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -301,7 +331,7 @@ mod tests {
         }
         // `Diverted` would be an error; times are never asserted.
         let costs = bench_taps(5, 20_000).unwrap();
-        assert_eq!(costs.len(), 8);
+        assert_eq!(costs.len(), 11);
         for cost in costs {
             eprintln!("{:20} {:8.1} ns, {:8.1} over empty", cost.path, cost.run_ns, cost.over_empty_ns);
         }

@@ -41,6 +41,8 @@ pub(super) struct PlannedSuite<'a> {
     pub(super) seconds: u64,
     /// Only these of its cases; all if there is none.
     pub(super) only: &'a [String],
+    /// How often a healthy fabric is validated.
+    pub(super) rounds: usize,
 }
 
 /// What is the same for every kernel: files of the guest, each with where it lies here.

@@ -44,15 +44,18 @@ struct Suite {
     ci: bool,
     /// In the short run only these of its cases; all if there is none.
     ci_only: &'static [&'static str],
+    /// How often each of its fabrics is validated while it is healthy, in the long run and in the short one.
+    rounds: (usize, usize),
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "features",
         what: "what `verifier preflight` finds, against what the list says must be absent",
         seconds: 120,
         ci: true,
         ci_only: &[],
+        rounds: (0, 0),
     },
     Suite {
         name: "fabric",
@@ -60,6 +63,7 @@ const SUITES: [Suite; 3] = [
         seconds: 300,
         ci: true,
         ci_only: &[],
+        rounds: (5, 2),
     },
     Suite {
         name: "faults",
@@ -72,11 +76,30 @@ const SUITES: [Suite; 3] = [
             "filter-vxlan-input",
             "underlay-drops-tunnel",
         ],
+        rounds: (1, 1),
+    },
+    Suite {
+        name: "encapsulations",
+        what: "fabrics of every encapsulation besides plain VXLAN: healthy, and the faults of each",
+        seconds: 7200,
+        ci: true,
+        ci_only: &["ipip/far-tunnel-down", "none/direct-route-missing"],
+        rounds: (20, 1),
+    },
+    Suite {
+        name: "impairments",
+        what: "a network that loses, delays, damages, reorders and repeats packets, below and above what is a fault",
+        seconds: 3600,
+        ci: false,
+        ci_only: &[],
+        rounds: (5, 1),
     },
 ];
 
 /// For booting, and for what a slow machine takes between suites.
 const MARGIN: Duration = Duration::from_secs(60);
+/// What one more healthy round of every fabric of a suite may take.
+const ROUND: Duration = Duration::from_secs(120);
 /// For switching off.
 const OFF: Duration = Duration::from_secs(15);
 
@@ -91,12 +114,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &VmArguments) -> Outcome {
     ensure!(qemu::is_here(), "no qemu-system-x86_64; remedy: install qemu-system-x86");
 
     run::build_ebpf(workspace)?;
-    run::build_host(workspace, Profile::Dev)?;
+    run::build_host(workspace, Profile::Guest)?;
     let directory = workspace.target.join("vm");
     let scratch = directory.join("scratch");
     let programs: Vec<(String, PathBuf)> = PROGRAMS
         .iter()
-        .map(|name| ((*name).to_owned(), run::binary(workspace, Profile::Dev, name)))
+        .map(|name| ((*name).to_owned(), run::binary(workspace, Profile::Guest, name)))
         .collect();
     let content = Content::gather(&scratch, &programs)?;
 
@@ -168,6 +191,17 @@ fn cases_of(suite: &Suite, arguments: &VmArguments) -> Vec<String> {
     }
 }
 
+fn rounds_of(suite: &Suite, arguments: &VmArguments) -> usize {
+    let (long, short) = suite.rounds;
+    arguments.rounds.unwrap_or(if arguments.ci { short } else { long })
+}
+
+/// The suite's limit, and more if it was asked for more rounds than it has by itself.
+fn limit_of(suite: &Suite, arguments: &VmArguments) -> Duration {
+    let more = rounds_of(suite, arguments).saturating_sub(suite.rounds.0) as u32;
+    Duration::from_secs(suite.seconds) + ROUND * more
+}
+
 /// One kernel: made, booted, listened to until it is over.
 fn play(
     workspace: &Workspace,
@@ -191,7 +225,7 @@ fn play(
         None => *accelerator.insert(qemu::accelerator(&unpacked)?),
     };
     let only: Vec<Vec<String>> = suites.iter().map(|suite| cases_of(suite, arguments)).collect();
-    let limit: Duration = suites.iter().map(|suite| Duration::from_secs(suite.seconds)).sum::<Duration>() + MARGIN;
+    let limit: Duration = suites.iter().map(|suite| limit_of(suite, arguments)).sum::<Duration>() + MARGIN;
     let plan = Plan {
         kernel: &kernel.name,
         seconds: limit.as_secs(),
@@ -200,8 +234,9 @@ fn play(
             .zip(&only)
             .map(|(suite, only)| PlannedSuite {
                 name: suite.name,
-                seconds: suite.seconds,
+                seconds: limit_of(suite, arguments).as_secs(),
                 only,
+                rounds: rounds_of(suite, arguments),
             })
             .collect(),
         absent: &kernel.absent,

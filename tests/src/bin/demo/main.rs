@@ -9,7 +9,7 @@ mod story;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -20,6 +20,7 @@ use verifier_tests::lab::watch::Watch;
 use verifier_tests::lab::{Files, LAB_PREFIX, Stage};
 
 use interrupt::Interrupt;
+use results::Results;
 use scene::{Played, Scene};
 use show::Show;
 
@@ -36,6 +37,9 @@ struct Cli {
     /// How pod traffic travels between the nodes; each has faults of its own.
     #[arg(long, value_enum, default_value_t = Encapsulation::Vxlan, value_name = "MODE")]
     encapsulation: Encapsulation,
+    /// Not what breaks a network but what makes it bad: loss, delay, corruption, below and above what is called a fault.
+    #[arg(long, hide = true)]
+    impairments: bool,
     /// Print the names of the faults and do nothing.
     #[arg(long)]
     list: bool,
@@ -45,9 +49,13 @@ struct Cli {
     /// Empty the neighbour tables before each fault, as on a node that was idle for long.
     #[arg(long)]
     cold: bool,
-    /// Also print each fault's outcome as one JSON object on a line of its own, as the first process of a virtual machine reads it.
-    #[arg(long, hide = true)]
-    results: bool,
+    /// Also print each outcome, as one of this suite, as one JSON object on a line of its own: the first process of a virtual machine
+    /// reads it.
+    #[arg(long, hide = true, value_name = "SUITE")]
+    results: Option<String>,
+    /// Prove the fabric healthy so many times before the first fault; with `--only healthy`, that is all.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    rounds: usize,
     /// Leave the fabric and its agents standing, and with --only the fault in it; `cargo xtask lab` works on it.
     #[arg(long)]
     keep: bool,
@@ -63,9 +71,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             show.error(&error);
-            if cli.results {
-                results::broken(&error);
-            }
+            results::of(&cli).broken(&error);
             ExitCode::FAILURE
         }
     }
@@ -73,7 +79,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     let golden = cli.golden.clone().map(Golden::new).transpose()?;
-    let (chosen, story) = choose(&cli.only, cli.encapsulation)?;
+    let results = results::of(cli);
+    let (chosen, story) = choose(cli)?;
     if cli.list {
         chosen.iter().for_each(|fault| show.listed(fault));
         if story {
@@ -88,6 +95,7 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     if let Some(why) = fabric::lacking(&spec)? {
         // As the suites say it, so that it is counted.
         println!("skipped: {}: {why}", cli.encapsulation);
+        results.skipped(&why);
         return Ok(ExitCode::SUCCESS);
     }
     let mut stage = Stage::raise(spec, Files::of_lab(&cli.prefix)?)?;
@@ -105,12 +113,13 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         interrupt: &interrupt,
         cold: cli.cold,
         golden: golden.as_ref(),
+        rounds: cli.rounds,
         traffic: None,
     };
     let mut played = Vec::new();
     let mut told = true;
-    let tell = if cli.results { results::tell } else { results::keep_silent };
-    let outcome = play(&mut scene, &chosen, keep_last, &mut played, tell).and_then(|()| {
+    let outcome = prove_healthy(&scene, cli.rounds, &results).and_then(|()| {
+        play(&mut scene, &chosen, keep_last, &mut played, &results)?;
         if story && !interrupt.came() {
             show.announce_as(story::NAME, story::DESCRIPTION);
             told = story::play(&mut scene)?.is_empty();
@@ -127,7 +136,7 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
         && told
         && played.len() == chosen.len()
         && played.iter().all(Played::is_right)
-        && (story || played.iter().any(Played::is_judged));
+        && (story || is_only_healthy(&cli.only) || played.iter().any(Played::is_judged));
     if cli.keep {
         stage.leave_standing();
         show.kept(keep_last);
@@ -148,14 +157,26 @@ fn run(cli: &Cli, show: &Show) -> Result<ExitCode> {
     Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn play(
-    scene: &mut Scene<'_>,
-    chosen: &[&'static Fault],
-    keep_last: bool,
-    played: &mut Vec<Played>,
-    tell: fn(&Played, Duration),
-) -> Result<()> {
-    scene.prove_healthy()?;
+/// What `--only` takes beside the faults: the rounds before them.
+const HEALTHY: &str = "healthy";
+
+fn is_only_healthy(only: &[String]) -> bool {
+    !only.is_empty() && only.iter().all(|name| name == HEALTHY)
+}
+
+fn prove_healthy(scene: &Scene<'_>, rounds: usize, results: &Results) -> Result<()> {
+    for round in 1..=rounds.max(1) {
+        if scene.interrupt.came() {
+            bail!("interrupted");
+        }
+        let since = Instant::now();
+        scene.prove_healthy().with_context(|| format!("round {round} of {rounds}"))?;
+        results.healthy(round, since.elapsed());
+    }
+    Ok(())
+}
+
+fn play(scene: &mut Scene<'_>, chosen: &[&'static Fault], keep_last: bool, played: &mut Vec<Played>, results: &Results) -> Result<()> {
     for (index, fault) in chosen.iter().enumerate() {
         if scene.interrupt.came() {
             bail!("interrupted");
@@ -163,7 +184,7 @@ fn play(
         scene.show.announce(fault, index + 1, chosen.len());
         let since = Instant::now();
         let one = scene.play(fault)?;
-        tell(&one, since.elapsed());
+        results.tell(&one, since.elapsed());
         scene.show.played(fault, &one);
         played.push(one);
         if !keep_last {
@@ -174,10 +195,15 @@ fn play(
 }
 
 /// The faults to be played, and whether the story of the upgraded kernel is told after them.
-fn choose(only: &[String], encapsulation: Encapsulation) -> Result<(Vec<&'static Fault>, bool)> {
-    let all = faults::catalogue_of(encapsulation);
+fn choose(cli: &Cli) -> Result<(Vec<&'static Fault>, bool)> {
+    let (only, encapsulation) = (&cli.only, cli.encapsulation);
+    let all = if cli.impairments {
+        faults::impairments()
+    } else {
+        faults::catalogue_of(encapsulation)
+    };
     // The story is one of a VXLAN cluster.
-    let has_story = encapsulation == Encapsulation::Vxlan;
+    let has_story = encapsulation == Encapsulation::Vxlan && !cli.impairments;
     if only.is_empty() {
         return Ok((all, has_story));
     }
@@ -186,6 +212,6 @@ fn choose(only: &[String], encapsulation: Encapsulation) -> Result<(Vec<&'static
         known.with_context(|| format!("no fault {name} for {encapsulation}: `cargo xtask demo --list` names them"))
     };
     let is_story = |name: &String| has_story && name == story::NAME;
-    let faults = only.iter().filter(|name| !is_story(name)).map(find);
+    let faults = only.iter().filter(|name| !is_story(name) && *name != HEALTHY).map(find);
     Ok((faults.collect::<Result<_>>()?, only.iter().any(is_story)))
 }

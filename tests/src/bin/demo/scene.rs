@@ -90,6 +90,8 @@ pub(crate) struct Scene<'s> {
     pub(crate) cold: bool,
     /// Where right verdicts are kept with what they were made of.
     pub(crate) golden: Option<&'s Golden>,
+    /// How often nothing must be found where nothing is wrong.
+    pub(crate) rounds: usize,
     /// What is being sent against intent.
     pub(crate) traffic: Option<Traffic>,
 }
@@ -142,6 +144,11 @@ impl Scene<'_> {
         let (said, validated) = self.validate()?;
         self.show.idle();
         let mut wrong = differences(&expected, &said.report, said.status);
+        // What is right once by chance is not right.
+        for _ in 1..if expected.code.is_none() { self.rounds } else { 1 } {
+            let (again, _) = self.validate()?;
+            wrong.extend(differences(&expected, &again.report, again.status));
+        }
         if expected.code.is_some() && detected.is_none() {
             wrong.push(format!(
                 "the continuous verdict did not name it within {} s",

@@ -26,6 +26,8 @@ pub(crate) struct Suite {
     pub(crate) seconds: u64,
     /// Only these of its cases; all if there is none.
     pub(crate) only: Vec<String>,
+    /// How often a healthy fabric is validated.
+    pub(crate) rounds: usize,
 }
 
 impl Plan {

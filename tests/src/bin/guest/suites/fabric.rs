@@ -15,13 +15,11 @@ use verifier_tests::nl::Rtnl;
 use crate::plan::Plan;
 use crate::say::{Cases, Verdict};
 
-/// How often the healthy fabric is validated; no finding is right even once.
-const ROUNDS: usize = 5;
-
 /// How long the agents may take to call a fabric healthy that is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn play(plan: &Plan, cases: &Cases) -> Result<()> {
+/// No finding is right in any of the rounds.
+pub(crate) fn play(plan: &Plan, rounds: usize, cases: &Cases) -> Result<()> {
     let Some(mut stage) = cases.make("raise", raise) else {
         return Ok(());
     };
@@ -33,7 +31,7 @@ pub(crate) fn play(plan: &Plan, cases: &Cases) -> Result<()> {
         return Ok(());
     };
     cases.play("continuous", || continuous(&watch));
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         cases.play(&format!("healthy-{round}"), || healthy(&stage));
     }
     cases.make("strike", || {

@@ -8,10 +8,17 @@ use verifier_tests::lab::program;
 use crate::plan::Suite;
 
 pub(crate) fn play(suite: &Suite) -> Result<()> {
+    demo(suite, &[], suite.only.iter().map(String::as_str))
+}
+
+/// One run of it.
+pub(super) fn demo<'n>(suite: &Suite, arguments: &[&str], only: impl Iterator<Item = &'n str>) -> Result<()> {
     let demo = program::path()?.with_file_name("demo");
     let mut command = Command::new(demo);
-    command.arg("--results");
-    for name in &suite.only {
+    command
+        .args(["--results", &suite.name, "--rounds", &suite.rounds.to_string()])
+        .args(arguments);
+    for name in only {
         command.args(["--only", name]);
     }
     let status = command.status().context("running the demo")?;

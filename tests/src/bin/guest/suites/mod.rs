@@ -1,8 +1,10 @@
 //! The suites, by the names under which `cargo xtask vm` asks for them.
 
+mod encapsulations;
 mod fabric;
 mod faults;
 mod features;
+mod impairments;
 
 use anyhow::{Result, bail};
 
@@ -16,7 +18,9 @@ pub(crate) fn play(name: &str) -> Result<()> {
     match name {
         "features" => features::play(&plan, &cases),
         "faults" => faults::play(plan.suite(name)?),
-        "fabric" => fabric::play(&plan, &cases),
+        "fabric" => fabric::play(&plan, plan.suite(name)?.rounds, &cases),
+        "impairments" => impairments::play(plan.suite(name)?),
+        "encapsulations" => encapsulations::play(plan.suite(name)?, &cases),
         other => bail!("no suite is called {other}"),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     cli::{IntentArgs, KubernetesArgs},
     command::Failure,
     intent::FileSource,
-    kubernetes::{Access, KubeSource, connect, kinds::Scope},
+    kubernetes::{Access, KubeSource, NotNow, connect, kinds::Scope},
     programmed::netns::{Netns, NetnsError},
 };
 use anyhow::{Context as _, anyhow};
@@ -64,20 +64,39 @@ const API_PATIENCE: Duration = Duration::from_secs(20);
 pub async fn intent_source(args: &IntentArgs, scope: Scope) -> Result<IntentSource, Failure> {
     match &args.intent {
         Some(path) => Ok(IntentSource::Files(path.clone())),
-        None => Ok(IntentSource::Kubernetes(KubeSource::new(client(&args.kubernetes).await?, scope))),
+        None => {
+            // An agent follows for ever and says at once how old what it knows is; who reads once wants the answer.
+            let client = match scope {
+                Scope::Node(_) => plain_client(&args.kubernetes).await?,
+                Scope::Cluster => client(&args.kubernetes).await?,
+            };
+            Ok(IntentSource::Kubernetes(KubeSource::new(client, scope)))
+        }
     }
 }
 
-/// A client of the API server. Must run inside a runtime.
+/// A client of the API server for who asks once. Must run inside a runtime.
 ///
 /// # Errors
 /// There is no way to it.
 pub async fn client(args: &KubernetesArgs) -> Result<kube::Client, Failure> {
+    client_that(args, NotNow::AskAgain).await
+}
+
+/// A client of the API server for who has pauses and deadlines of his own. Must run inside a runtime.
+///
+/// # Errors
+/// There is no way to it.
+pub async fn plain_client(args: &KubernetesArgs) -> Result<kube::Client, Failure> {
+    client_that(args, NotNow::IsAnAnswer).await
+}
+
+async fn client_that(args: &KubernetesArgs, not_now: NotNow) -> Result<kube::Client, Failure> {
     let access = Access {
         kubeconfig: args.kubeconfig.clone(),
         context: args.context.clone(),
     };
-    connect(&access).await.map_err(Failure::usage)
+    connect(&access, not_now).await.map_err(Failure::usage)
 }
 
 /// Reads intent once: all manifests, or the whole cluster from its API.

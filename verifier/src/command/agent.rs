@@ -88,7 +88,7 @@ async fn results(args: &cli::Agent, source: &IntentSource) -> Result<Option<resu
     }
     let client = match source {
         IntentSource::Kubernetes(source) => source.client().clone(),
-        IntentSource::Files(_) => config::client(&args.intent.kubernetes).await?,
+        IntentSource::Files(_) => config::plain_client(&args.intent.kubernetes).await?,
     };
     Ok(Some(results::Options {
         results: Results::new(client, wanted, "dataplane-verifier.io/agent", &args.results.instance),

@@ -41,7 +41,7 @@ pub fn run(args: &cli::Controller) -> Result<Exit, Failure> {
 async fn start(args: &cli::Controller) -> Result<controller::Start, Failure> {
     let keyring = config::read_keys(&args.key_file)?;
     let netns = config::open_netns(args.netns.as_deref())?;
-    let client = config::client(&args.kubernetes).await?;
+    let client = config::plain_client(&args.kubernetes).await?;
     let listener = std::net::TcpListener::bind(args.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))

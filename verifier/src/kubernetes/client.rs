@@ -47,11 +47,20 @@ pub enum ConnectError {
     },
 }
 
+/// What is done about an answer that says "not now" (429, 503, 504).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// The client asks again, up to 15 times, as long as the server says: right where the answer is all that matters.
+    AskAgain,
+    /// It is the answer: whoever asks has deadlines of his own, and says what the server said.
+    IsAnAnswer,
+}
+
 /// Makes a client. Nothing is asked yet: that the server is away is for the first question to find out.
 ///
 /// # Errors
 /// There is no configuration, or it cannot be used.
-pub async fn connect(access: &Access) -> Result<Client, ConnectError> {
+pub async fn connect(access: &Access, not_now: NotNow) -> Result<Client, ConnectError> {
     let options = KubeConfigOptions {
         context: access.context.clone(),
         ..KubeConfigOptions::default()
@@ -76,6 +85,7 @@ pub async fn connect(access: &Access) -> Result<Client, ConnectError> {
     config.read_timeout = Some(READ_TIMEOUT);
     // The API server is reached as the cluster reaches it; a proxy of the environment is meant for the world outside.
     config.proxy_url = None;
+    config.default_retry = not_now == NotNow::AskAgain;
     Client::try_from(config).map_err(|error| ConnectError::Client { why: chain(&error) })
 }
 
@@ -158,7 +168,7 @@ mod tests {
             kubeconfig: Some("/does/not/exist".into()),
             context: None,
         };
-        let error = connect(&access).await.err().map(|e| e.to_string()).unwrap();
+        let error = connect(&access, NotNow::AskAgain).await.err().map(|e| e.to_string()).unwrap();
         assert!(error.contains("/does/not/exist") && !error.contains('\n'), "{error}");
     }
 }

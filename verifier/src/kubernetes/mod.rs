@@ -24,5 +24,5 @@ pub mod secret;
 pub mod source;
 pub mod store;
 
-pub use client::{Access, connect};
+pub use client::{Access, NotNow, connect};
 pub use source::KubeSource;

@@ -273,7 +273,8 @@ impl Results {
         let events: Api<ApiEvent> = Api::namespaced(self.client.clone(), "default");
         let object = ApiEvent {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{node}.")),
+                // The server refuses a prefix that ends in a dot.
+                generate_name: Some(format!("{node}-")),
                 namespace: Some("default".to_owned()),
                 ..ObjectMeta::default()
             },

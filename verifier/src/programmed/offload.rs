@@ -87,7 +87,7 @@ fn ask(socket: &Socket, link: &str, command: u32) -> io::Result<bool> {
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
     // SAFETY: the descriptor is open; the request names a device and points to an ethtool_value, and both outlive the call. The commands
     // used here write `data` and nothing else.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

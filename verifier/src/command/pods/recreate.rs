@@ -61,7 +61,7 @@ pub async fn run(args: &cli::Pods, asking: &Asking) -> Result<Exit, Failure> {
     let mut outcomes = Vec::new();
     let chosen: Vec<&Planned> = planned.iter().filter(|one| one.action == Action::Recreate).collect();
     if args.recreate.yes && !chosen.is_empty() {
-        let client = config::client(&args.intent.kubernetes).await?;
+        let client = config::plain_client(&args.intent.kubernetes).await?;
         let mut work = Work::new(&client, &source, asking, &objects, &chosen);
         outcomes = work.go(limits(&args.recreate)).await;
     }
@@ -266,10 +266,13 @@ fn answer(answered: Result<Value, kube::Error>) -> Answer {
     };
     let not_now = |why: String| Answer::NotNow { retry_after_ms: None, why };
     match error {
+        kube::Error::Api(status) if status.code == 429 => Answer::NotNow {
+            retry_after_ms: status.details.as_ref().map(|details| u64::from(details.retry_after_seconds) * 1000),
+            why: status.message.clone(),
+        },
         kube::Error::Api(status) => match status.code {
             // 409: the precondition on its uid failed.
             404 | 409 => Answer::Gone,
-            429 => not_now(status.message.clone()),
             401 | 500..=599 if !status.message.contains("more than one PodDisruptionBudget") => {
                 not_now(format!("{} {}", status.code, status.message))
             }

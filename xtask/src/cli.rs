@@ -22,6 +22,8 @@ pub(crate) enum Command {
     },
     /// Build kube-apiserver for the suite on a real API server, if it is not built yet. `test` and `bench` do it too. Needs Go.
     Apiserver,
+    /// Build an OCI archive with the static program, without an engine: target/image/dataplane-verifier-VERSION.oci.tar.
+    Image,
     /// Run every test. Needs root: the suites raise fabrics out of network namespaces.
     Test(TestArguments),
     /// Raise a three-node fabric, break it in every way we know, and check every verdict. Needs root.

@@ -10,6 +10,7 @@ mod cli;
 mod docs;
 mod ebpf;
 mod golden;
+mod image;
 mod run;
 mod terminal;
 mod test;
@@ -46,6 +47,7 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Build { release } => run::build(&workspace, Profile::of(release)),
         Command::Apiserver => apiserver::run(&workspace),
+        Command::Image => image::run(&workspace),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo { arguments } => run::become_binary(&workspace, Profile::Dev, "demo", &arguments),
         Command::Lab { action } => run::become_binary(&workspace, Profile::Dev, "lab", &action.to_arguments()),

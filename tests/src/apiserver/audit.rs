@@ -122,11 +122,17 @@ fn parse(line: &str) -> Result<Option<Request>> {
     }))
 }
 
-/// What an account used, whether it was granted or not.
-#[must_use]
-pub fn uses(requests: &[Request], account: &str) -> BTreeSet<Use> {
-    let of = requests.iter().filter(|request| request.account == account);
-    of.filter_map(|request| request.used.clone()).collect()
+impl Request {
+    /// What of it RBAC was asked about: what it says, and that it creates, where server-side apply found nothing to patch. Of the latter
+    /// the log has no line of its own.
+    pub fn uses(&self) -> impl Iterator<Item = Use> {
+        let creates = self.code == 201;
+        let created = self.used.as_ref().filter(|used| creates && used.verb == "patch").map(|used| Use {
+            verb: "create".to_owned(),
+            ..used.clone()
+        });
+        self.used.clone().into_iter().chain(created)
+    }
 }
 
 /// What an account was refused.

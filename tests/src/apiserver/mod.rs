@@ -9,6 +9,7 @@
 //! | [`pki`] | the certificates of one server |
 //! | [`process`] | one daemon with its log, gone with its value |
 //! | [`apply`] | objects as text or JSON become objects of the cluster, their status too |
+//! | [`deploy`] | `deploy/` by `kubectl apply -k`, and what its workloads are run with |
 //! | [`accounts`] | ServiceAccounts, their tokens, kubeconfigs |
 //! | [`audit`] | what the server says was asked of it, and by whom |
 //! | [`rbac`] | what the roles grant, rule by rule |
@@ -20,6 +21,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod audit;
+pub mod deploy;
 pub mod kubelet;
 pub mod mirror;
 pub mod pki;
@@ -33,7 +35,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
     time::{Duration, Instant},
@@ -311,23 +313,41 @@ pub struct Said {
     pub stderr: String,
 }
 
-/// Runs `verifier ARGUMENTS` to its end, without what the environment of the test would tell it.
+impl Said {
+    /// Of a process that ended.
+    #[must_use]
+    pub fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            status: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+/// `verifier`, without what the environment of the test would tell it.
+///
+/// # Errors
+/// The binary is not there.
+pub fn verifier() -> Result<Command> {
+    let mut command = Command::new(program::path()?);
+    let told = ["KUBECONFIG", "NODE_NAME", "POD_NAME", "POD_NAMESPACE"];
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("VERIFIER_") || told.iter().any(|other| name == other)) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs `verifier ARGUMENTS` to its end.
 ///
 /// # Errors
 /// The binary is not there.
 pub fn run_verifier(arguments: &[&str]) -> Result<Said> {
-    let mut command = Command::new(program::path()?);
-    let ours = std::env::vars_os().map(|(name, _)| name);
-    for name in ours.filter(|name| name.to_string_lossy().starts_with("VERIFIER_") || name == "KUBECONFIG" || name == "NODE_NAME") {
-        command.env_remove(name);
-    }
-    let output = command.args(arguments).stdin(Stdio::null()).output().context("running verifier")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Said {
-        status: output.status.code(),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    })
+    let output = verifier()?.args(arguments).output().context("running verifier")?;
+    Ok(Said::of(&output))
 }
 
 /// Where a port of loopback is reached by TLS.

@@ -23,13 +23,15 @@ use crate::lab::program;
 
 /// How long a stray may take to die.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one may take that was asked to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
 /// How long etcd may take to answer.
 const ETCD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
@@ -39,7 +41,18 @@ impl Daemon {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(program: &Path, arguments: &[String], directory: &Path, name: &'static str) -> Result<Self> {
+    pub fn start(program: &Path, arguments: &[String], directory: &Path, name: &str) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        Self::spawn(command, directory, name)
+    }
+
+    /// Starts what a command says; `DIRECTORY/NAME.log` is appended to. So that a killed test's are found by the next, an option of it
+    /// names a file below the directory.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(mut command: Command, directory: &Path, name: &str) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::options()
             .create(true)
@@ -47,15 +60,17 @@ impl Daemon {
             .open(&log)
             .with_context(|| format!("opening {}", log.display()))?;
         let errors = file.try_clone().context("sharing a log")?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
+        let child = command
             .stdout(file)
             .stderr(errors)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        Ok(Self { name, child, log })
+            .with_context(|| format!("starting {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
     }
 
     /// That it still runs.
@@ -76,6 +91,32 @@ impl Daemon {
             Ok(text) => program::last_lines(&text, 8),
             Err(error) => format!("(no log: {error})"),
         }
+    }
+
+    /// All of its log.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not, or not with status 0.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("a process id out of range")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("stopping {}", self.name))?;
+        let began = Instant::now();
+        while began.elapsed() < STOP_DEADLINE {
+            match self.child.try_wait().context("waiting for a daemon")? {
+                None => sleep(Duration::from_millis(20)),
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} stopped with {status}: {}", self.name, self.log_tail()),
+            }
+        }
+        bail!("{} does not stop: {}", self.name, self.log_tail())
     }
 
     /// `kill -9`.
@@ -149,7 +190,7 @@ fn kill_naming(directory: &Path) -> Result<()> {
     }
 }
 
-/// Processes `…/etcd` or `…/kube-apiserver` one of whose options names a file below this directory.
+/// Processes `…/etcd`, `…/kube-apiserver` or `…/verifier` one of whose options names a file below this directory.
 fn naming(directory: &str) -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("listing processes")? {
@@ -165,7 +206,7 @@ fn naming(directory: &str) -> Result<Vec<i32>> {
         let mut words = line.split('\0');
         let ours = words
             .next()
-            .is_some_and(|program| program.ends_with("/etcd") || program.ends_with("/kube-apiserver"));
+            .is_some_and(|program| ["/etcd", "/kube-apiserver", "/verifier"].iter().any(|name| program.ends_with(name)));
         if ours && words.any(|word| word.starts_with("--") && word.contains(directory)) {
             found.push(pid);
         }

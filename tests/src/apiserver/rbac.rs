@@ -9,7 +9,10 @@ use kube::{
     api::{Api, ListParams},
 };
 
-use super::audit::Use;
+use super::{
+    ApiServer,
+    audit::{self, Request, Use},
+};
 
 /// One thing that is granted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,45 @@ pub async fn grants(client: &Client, namespace: &str, account: &str) -> Result<V
         }
     }
     Ok(found)
+}
+
+impl Grant {
+    /// Whether it is what allows this use.
+    fn covers(&self, request: &Request, used: &Use, name: Option<&str>) -> bool {
+        let here = self.namespace.as_ref().is_none_or(|namespace| *namespace == request.namespace);
+        self.what == *used && here && name.is_none_or(|name| name == request.name)
+    }
+
+    /// What of it nobody used: itself, or those of its names.
+    fn unused(&self, requests: &[&Request]) -> Vec<String> {
+        let was_used = |name: Option<&str>| {
+            requests
+                .iter()
+                .any(|request| request.uses().any(|used| self.covers(request, &used, name)))
+        };
+        let of = |name: &str| format!("{}{name} (granted by {})", self.what, self.role);
+        if self.names.is_empty() {
+            return if was_used(None) { Vec::new() } else { vec![of("")] };
+        }
+        let idle = self.names.iter().filter(|name| !was_used(Some(name)));
+        idle.map(|name| of(&format!(" {name}"))).collect()
+    }
+}
+
+/// In what an account's grants differ from what it did: what it was refused, and what it was granted and never used.
+///
+/// # Errors
+/// The roles or the audit log cannot be read.
+pub fn differences(server: &ApiServer, namespace: &str, account: &str) -> Result<Vec<String>> {
+    let granted = server.block_on(grants(server.admin(), namespace, account))?;
+    let requests = audit::read(server.directory())?;
+    let who = format!("{namespace}/{account}");
+    let own: Vec<&Request> = requests.iter().filter(|request| request.account == who).collect();
+    let refused = audit::refused(&requests, &who).into_iter().map(|used| format!("refused: {used}"));
+    let unused: BTreeSet<String> = granted.iter().flat_map(|grant| grant.unused(&own)).collect();
+    Ok(refused
+        .chain(unused.into_iter().map(|grant| format!("never used: {grant}")))
+        .collect())
 }
 
 fn names(subjects: Option<&[Subject]>, namespace: &str, account: &str, within: Option<&str>) -> bool {

@@ -76,8 +76,16 @@ impl Stage {
     /// # Errors
     /// One of them does not get ready.
     pub fn start_agents(&mut self) -> Result<()> {
+        self.start_agents_on(|_| true)
+    }
+
+    /// One agent on each of some nodes that has none; returns when all agents are ready.
+    ///
+    /// # Errors
+    /// One of them does not get ready.
+    pub fn start_agents_on(&mut self, wanted: impl Fn(&str) -> bool) -> Result<()> {
         for node in self.fabric.nodes() {
-            if !self.agents.iter().any(|agent| agent.node == node.name) {
+            if wanted(&node.name) && !self.agents.iter().any(|agent| agent.node == node.name) {
                 self.agents
                     .push(Agent::start(&self.files, &self.intent, &node.netns, &node.name, node.host_ip)?);
             }

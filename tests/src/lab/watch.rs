@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -43,12 +44,20 @@ impl Watch {
     /// # Errors
     /// No key, or no fabric.
     pub fn new(fabric: &Fabric, files: &Files) -> Result<Self> {
+        Self::with_key(fabric, &files.key())
+    }
+
+    /// The same, with the key of another file.
+    ///
+    /// # Errors
+    /// No key, or no fabric.
+    pub fn with_key(fabric: &Fabric, key: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .context("starting a runtime")?;
-        let keyring = Keyring::read(&files.key()).context("reading the key")?;
+        let keyring = Keyring::read(key).context("reading the key")?;
         let switch = Visited::open(fabric.switch_netns()?.path()).context("opening the switch's namespace")?;
         Ok(Self {
             runtime,

@@ -8,7 +8,12 @@
 mod support;
 
 mod agents;
+mod bad_input;
+mod deployed;
+mod installed;
 mod outage;
+mod recovery;
+mod recreation;
 mod scale;
 mod source;
 mod triage;

@@ -99,7 +99,11 @@ fn text(
         or(account.kernel.seen().map(|kernel| kernel.release.as_str())),
     );
     if causes.is_empty() {
-        out.push_str("\nNothing is wrong with what could be read.\n");
+        out.push_str(if unknown.is_empty() {
+            "\nNothing is wrong with what was read.\n"
+        } else {
+            "\nNo cause was found, and not everything could be read: that is no verdict that this machine is well.\n"
+        });
     }
     for cause in causes {
         out.push('\n');

@@ -49,6 +49,10 @@ pub fn run(args: &cli::Logs) -> Result<Exit, Failure> {
     if sources.is_empty() {
         return Err(Failure::usage(anyhow::anyhow!("no log could be read: {}", gaps.join("; "))));
     }
+    if summary.lines == 0 {
+        // A pipe whose writer failed looks like this.
+        gaps.push("there is not one line in it: that proves nothing".to_owned());
+    }
     if !summary.is_whole() {
         gaps.push(format!(
             "{} lines cut, {} with bytes that are no text, {} bytes of holes, {} unknown lines not kept",

@@ -120,6 +120,10 @@ fn the_command_says_what_lines_mean() {
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(value["schema"], "dataplane-verifier/logs/v1");
     assert_eq!(run(&["logs", "-"], b"all is well\n").0, Some(0));
+    // Nothing to read is not nothing to complain of: `kubectl logs … | verifier logs -` when kubectl fails.
+    let (status, out, _) = run(&["logs", "-"], b"");
+    assert_eq!(status, Some(3), "{out}");
+    assert!(out.contains("proves nothing"), "{out}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use verifier_core::{
     intent::Claim,
     names::{NodeName, UnixNs},
     report::{
-        oversee::{Act, Known, Seen, agree, oversee, tainted},
+        oversee::{Act, Known, Seen, Steady, agree, oversee, tainted},
         publish::{HEARTBEAT_MIN_SECONDS, HEARTBEATS_MISSED},
         standing::{Forwarding, Standing},
     },
@@ -58,6 +58,7 @@ pub async fn run(shared: Arc<Shared>, mut shutdown: Shutdown) -> TaskResult {
     let mut ticker = tokio::time::interval(shared.interval);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut complained = BTreeMap::new();
+    let mut steady = Steady::default();
     loop {
         tokio::select! {
             _ = ticker.tick() => {}
@@ -65,16 +66,18 @@ pub async fn run(shared: Arc<Shared>, mut shutdown: Shutdown) -> TaskResult {
         }
         let Some(leading_since) = shared.leading_since() else {
             shared.metrics.round(None);
+            // What was said before somebody else led says nothing of how long it is so.
+            steady = Steady::default();
             continue;
         };
         tokio::select! {
-            () = once(&shared, leading_since, &mut complained) => {}
+            () = once(&shared, leading_since, &mut steady, &mut complained) => {}
             () = shutdown.requested() => return Ok(()),
         }
     }
 }
 
-async fn once(shared: &Arc<Shared>, leading_since: UnixNs, complained: &mut BTreeMap<NodeName, String>) {
+async fn once(shared: &Arc<Shared>, leading_since: UnixNs, steady: &mut Steady, complained: &mut BTreeMap<NodeName, String>) {
     let expected = expected(shared);
     if expected.is_empty() {
         return;
@@ -115,6 +118,7 @@ async fn once(shared: &Arc<Shared>, leading_since: UnixNs, complained: &mut BTre
                 known,
                 own: own.as_ref(),
                 cluster: &all,
+                cluster_since: steady.note(node, &all, now),
                 leading_since,
             },
             now,
@@ -164,6 +168,7 @@ async fn once(shared: &Arc<Shared>, leading_since: UnixNs, complained: &mut BTre
             }
         }
     }
+    steady.keep(|node| expected.contains_key(node));
     complained.retain(|node, _| node.as_str().is_empty() || expected.contains_key(node));
 }
 

@@ -52,8 +52,39 @@ pub struct Seen<'a> {
     pub own: Option<&'a Standing>,
     /// What all nodes together say of it.
     pub cluster: &'a Standing,
+    /// Since when they say that, without a break.
+    pub cluster_since: UnixNs,
     /// Since when this controller leads.
     pub leading_since: UnixNs,
+}
+
+/// How long all nodes together must say otherwise of a node than it does itself before that is written. Reports are made one after the other:
+/// while a fault begins or ends, those of two nodes speak of different moments, and a neighbour would be blamed for that.
+const SETTLE_HOLD_NS: u64 = 10_000_000_000;
+
+/// Since when all nodes together say what they say of each.
+#[derive(Clone, Debug, Default)]
+pub struct Steady {
+    said: BTreeMap<NodeName, (Forwarding, Option<String>, UnixNs)>,
+}
+
+impl Steady {
+    /// Takes what is said of a node now; since when that is so.
+    pub fn note(&mut self, node: &NodeName, said: &Standing, now: UnixNs) -> UnixNs {
+        match self.said.get(node) {
+            Some((forwarding, cause, since)) if *forwarding == said.forwarding && *cause == said.cause => *since,
+            _ => {
+                let entry = (said.forwarding, said.cause.clone(), now);
+                self.said.insert(node.clone(), entry);
+                now
+            }
+        }
+    }
+
+    /// Forgets nodes that are no longer there.
+    pub fn keep(&mut self, is_there: impl Fn(&NodeName) -> bool) {
+        self.said.retain(|node, _| is_there(node));
+    }
 }
 
 /// What to write.
@@ -138,6 +169,7 @@ pub fn oversee(seen: &Seen<'_>, now: UnixNs, heartbeat_ns: u64) -> Act {
         {
             Act::Leave
         }
+        _ if now.since_ns(seen.cluster_since) < SETTLE_HOLD_NS => Act::Leave,
         _ => Act::Settle(next),
     }
 }

@@ -32,6 +32,7 @@ fn act(known: Option<&Known>, own: Option<&Standing>, cluster: &Standing, now: u
         known,
         own,
         cluster,
+        cluster_since: at(0),
         leading_since: at(0),
     };
     oversee(&seen, at(now), HEARTBEAT)
@@ -96,6 +97,36 @@ fn what_all_say_otherwise_is_written_beside_and_withdrawn_again() {
     let unknown = standing(Forwarding::Unknown, None, Speaker::Controller);
     object.settled = None;
     assert_eq!(act(Some(&object), Some(&own), &unknown, 212), Act::Leave);
+}
+
+#[test]
+fn what_all_say_otherwise_for_a_moment_only_is_not_written() {
+    let node = NodeName::from("node-a");
+    let own = standing(Forwarding::True, None, Speaker::Agent);
+    let accused = standing(Forwarding::Degraded, Some("unexplained-loss"), Speaker::Controller);
+    let object = known(at(200), Speaker::Agent, Forwarding::True);
+    let mut steady = Steady::default();
+    let mut look = |said: &Standing, now: u64| {
+        let seen = Seen {
+            known: Some(&object),
+            own: Some(&own),
+            cluster: said,
+            cluster_since: steady.note(&node, said, at(now)),
+            leading_since: at(0),
+        };
+        oversee(&seen, at(now), HEARTBEAT)
+    };
+    assert_eq!(look(&accused, 210), Act::Leave);
+    assert_eq!(look(&accused, 219), Act::Leave);
+    // They agree again, and it begins anew.
+    assert_eq!(look(&own, 220), Act::Leave);
+    assert_eq!(look(&accused, 221), Act::Leave);
+    assert!(matches!(look(&accused, 231), Act::Settle(_)));
+    // Another cause is another thing to say.
+    let other = standing(Forwarding::Degraded, Some("partial-loss"), Speaker::Controller);
+    assert_eq!(look(&other, 232), Act::Leave);
+    steady.keep(|_| false);
+    assert_eq!(steady.note(&node, &other, at(300)), at(300));
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct Policy {
     /// … and from this many lost probes on.
     #[serde(default = "random_loss_min")]
     pub random_loss_min: u32,
-    /// By how many milliseconds half the round trips to a peer must exceed those within the node for the network to be called slow.
+    /// By how many milliseconds nine in ten round trips to a peer must exceed half of those within the node for the network to be called slow.
     #[serde(default = "latency_ms")]
     pub latency_ms: u32,
     /// Report all, transient or not, as `validate` does. The continuous verdict holds transients back.
@@ -117,7 +117,7 @@ const fn random_loss_min() -> u32 {
 }
 
 const fn latency_ms() -> u32 {
-    150
+    250
 }
 
 impl Default for Policy {

@@ -214,9 +214,9 @@ pub struct Share {
 /// Round trips that take long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slow {
-    /// Half of them take longer, microseconds.
-    pub median_us: u64,
-    /// The same within the node that measured.
+    /// Nine in ten of them take longer, microseconds.
+    pub most_us: u64,
+    /// Half of those within the node that measured take longer.
     pub within_us: u64,
     /// Of how many probes.
     pub probes: u32,

@@ -30,15 +30,15 @@ pub(super) fn latency(reports: &Reports<'_>) -> Option<Finding> {
         node,
         peer,
         pod: None,
-        subject: format!("half the round trips take {} ms or more; {between}", worst.median_us / 1_000),
+        subject: format!("nine in ten round trips take {} ms or more; {between}", worst.most_us / 1_000),
         hop: None,
         expected_next: None,
         severity: code.cause().severity,
         evidence: FindingEvidence {
             observed: Some(format!(
-                "median of {} small probes: {}, within the node that sent them: {}",
+                "nine in ten of {} small probes took {} or more, half of those within the node that sent them {}",
                 worst.probes,
-                milliseconds(worst.median_us),
+                milliseconds(worst.most_us),
                 milliseconds(worst.within_us)
             )),
             ..FindingEvidence::default()

@@ -127,8 +127,8 @@ pub const CAUSES: &[Cause] = &[
         severity: Severity::Warning,
         scope: Scope::Fabric,
         title: "Packets between the nodes take long",
-        meaning: "Everything passes, and half of the round trips between two nodes take at least 150 ms longer than those within a node. Applications that ask each other several times for one answer become slow; the API and etcd may lose their leaders.",
-        detected: "The median round trip of the small probes to a peer, less that of the probes within the node (a busy machine is slow to itself too), is 150 ms or more.",
+        meaning: "Everything passes, and nine in ten round trips between two nodes take at least 250 ms longer than those within a node. Applications that ask each other several times for one answer become slow; the API and etcd may lose their leaders.",
+        detected: "The round trip that nine in ten small probes to a peer exceed (a busy machine delays some, a slow network all), less the median within the node, is 250 ms or more.",
         remedy: "Compare with `ping` between the node addresses: if that is as slow, it is the network's (a detour, a full queue, a rate limit, a VPN); if not, look at the tunnel's way on both nodes: queues (`tc -s qdisc`), CPU and softirq load.",
         incidents: &[],
         ..BASE

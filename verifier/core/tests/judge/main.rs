@@ -83,6 +83,14 @@ fn is_known(known: &BTreeSet<(CauseCode, Option<NodeName>, String)>, root: &Find
     match (cause.class, cause.scope) {
         // It says that it cannot be told.
         _ if root.code == CauseCode::UnexplainedLoss => true,
+        // With one witness less it is not told of a node what is still told of its way to the other.
+        _ if root.code == CauseCode::PairCutOff => {
+            let ends = [&root.node, &root.peer];
+            same.next().is_some()
+                || known
+                    .iter()
+                    .any(|(code, node, _)| *code == CauseCode::NodeCutOff && ends.contains(&node))
+        }
         (_, Scope::Fabric) => same.next().is_some(),
         (Class::NotForwarded, _) => same.any(|(_, node, _)| *node == root.node),
         _ => same.any(|(_, node, subject)| *node == root.node && *subject == root.subject),

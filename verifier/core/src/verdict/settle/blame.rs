@@ -70,8 +70,11 @@ pub(in crate::verdict) fn verdict_of(node: &NodeName, reports: &Reports<'_>, set
         .filter(|r| r.node != *node && r.pairs.get(node).is_some_and(|t| t.passed + t.failed > 0))
         .map(|r| &r.node)
         .collect();
-    let all_out = !tried_out.is_empty() && tried_out.iter().all(|p| dead_out(p) && outbound.contains(*p));
-    let all_in = !tried_in.is_empty() && tried_in.iter().all(|p| dead_in(p) && inbound.contains(*p));
+    // One dead peer is not all of them, where there are others that nothing was learned of.
+    let others = report.host_ips.keys().filter(|other| *other != node).count();
+    let enough = |tried: &BTreeSet<&NodeName>| !tried.is_empty() && tried.len() >= others.min(2);
+    let all_out = enough(&tried_out) && tried_out.iter().all(|p| dead_out(p) && outbound.contains(*p));
+    let all_in = enough(&tried_in) && tried_in.iter().all(|p| dead_in(p) && inbound.contains(*p));
     if all_out || all_in {
         return Verdict::NotForwarding;
     }

@@ -92,7 +92,8 @@ fn is_known(known: &BTreeSet<(CauseCode, Option<NodeName>, String)>, root: &Find
                     .any(|(code, node, _)| *code == CauseCode::NodeCutOff && ends.contains(&node))
         }
         (_, Scope::Fabric) => same.next().is_some(),
-        (Class::NotForwarded, _) => same.any(|(_, node, _)| *node == root.node),
+        // Of nobody in particular is less exact, and not wrong.
+        (Class::NotForwarded, _) => same.any(|(_, node, _)| root.node.is_none() || *node == root.node),
         _ => same.any(|(_, node, subject)| *node == root.node && *subject == root.subject),
     }
 }

@@ -1,11 +1,15 @@
 //! A network that is bad without being broken, and IPv6, of which no packet is seen: the healthy golden snapshot, made so.
 
 use super::{change, golden::named, roots};
+use std::collections::BTreeMap;
 use verifier_core::{
+    evidence::Evidence,
     names::NodeName,
+    observed::{Hop, Inner, Leg, Outer, TapKind},
+    path::itinerary,
     probe::{Outcome, ProbeResult},
     programmed::{Netconf, NetconfScope},
-    verdict::{CauseCode, ClusterReport, Severity, Verdict},
+    verdict::{CauseCode, ClusterReport, RemoteEvidence, Severity, Verdict},
 };
 
 /// The healthy cluster with every probe result between two nodes changed.
@@ -20,15 +24,84 @@ fn with(mut work: impl FnMut(&mut ProbeResult)) -> ClusterReport {
     cluster.judge().cluster
 }
 
-/// Every `nth` probe is lost, in an order that has nothing to do with what is probed.
+/// Every `nth` probe is lost in the network, in an order that has nothing to do with what is probed: it was seen on every device of its way
+/// until it left the node, and by nobody beyond.
 fn losing(nth: usize) -> ClusterReport {
+    let mut cluster = named("healthy");
+    let template = record();
+    // What the others answer when they are asked: nothing, from all their taps.
+    let nothing: BTreeMap<NodeName, Evidence<RemoteEvidence>> = cluster
+        .nodes
+        .iter()
+        .map(|(node, snapshot)| {
+            let snapshot = snapshot.seen().unwrap();
+            let remote = RemoteEvidence {
+                hops: Evidence::complete(Vec::new()),
+                drops: Evidence::complete(Vec::new()),
+                taps: snapshot.observed.seen().unwrap().taps.clone(),
+                taps_since: BTreeMap::new(),
+                agent_started_at: snapshot.agent_started_at,
+            };
+            (node.clone(), Evidence::complete(remote))
+        })
+        .collect();
     let mut count = 0;
-    with(|result| {
-        count += 7;
-        if count % (nth * 7 + 3) < 7 {
+    for snapshot in cluster.nodes.values_mut().filter_map(change::value) {
+        let others = nothing.iter().filter(|(node, _)| **node != snapshot.node);
+        snapshot.remote = others.map(|(node, evidence)| (node.clone(), evidence.clone())).collect();
+        let intent = snapshot.intent.seen().unwrap().clone();
+        let observed = change::value(&mut snapshot.observed).unwrap();
+        let taps = [(snapshot.node.clone(), observed.taps.clone())].into();
+        let hops = change::value(&mut observed.hops).unwrap();
+        let probes = change::value(&mut snapshot.probes).unwrap();
+        for result in probes.iter_mut().filter(|r| r.probe.from.node != r.probe.to.node) {
+            count += 7;
+            if count % (nth * 7 + 3) >= 7 {
+                continue;
+            }
             result.outcome = Outcome::Lost;
+            let until_the_network = itinerary(&intent, &result.probe, &taps)
+                .into_iter()
+                .take_while(|waypoint| waypoint.node == snapshot.node && waypoint.leg == Leg::Request);
+            hops.extend(until_the_network.map(|waypoint| {
+                Hop {
+                    node: waypoint.node,
+                    device: waypoint.device,
+                    direction: waypoint.direction,
+                    tap: waypoint.tap,
+                    outer: template
+                        .outer
+                        .clone()
+                        .filter(|_| waypoint.tap == TapKind::Underlay)
+                        .map(|outer| Outer {
+                            src: intent.host_ip.unwrap(),
+                            dst: intent.peers[&result.probe.to.node].host_ip.unwrap(),
+                            ..outer
+                        }),
+                    at_ns: result.sent_mono_ns,
+                    probe: u32::try_from(result.probe.id & 0xffff_ffff).unwrap(),
+                    seq: result.probe.seq,
+                    inner: Inner {
+                        src: result.probe.from.ip,
+                        dst: result.probe.to.ip,
+                        ..template.inner.clone()
+                    },
+                    ..template.clone()
+                }
+            }));
         }
-    })
+    }
+    cluster.judge().cluster
+}
+
+/// The record of some request that left through the tunnel, for the fields that do not matter.
+fn record() -> Hop {
+    let mut cluster = named("underlay-drops-tunnel");
+    let a = cluster.nodes.get_mut(&NodeName::from("node-a")).and_then(change::value).unwrap();
+    let observed = change::value(&mut a.observed).unwrap();
+    let hops = change::value(&mut observed.hops).unwrap();
+    let found = hops.iter().find(|hop| hop.leg == Leg::Request && hop.outer.is_some());
+    found.unwrap().clone()
 }
 
 fn told(report: &ClusterReport) -> Vec<(CauseCode, Severity)> {

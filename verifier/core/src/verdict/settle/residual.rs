@@ -76,7 +76,8 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     {
         return blame;
     }
-    if symptom.pattern == Pattern::Lossy && crosses(symptom) {
+    // Inside a node nothing is lost by chance.
+    if symptom.pattern == Pattern::Lossy && crosses(symptom) && place.segment == Segment::Underlay && symptom.gaps.is_empty() {
         return fabric(CauseCode::PartialLoss, &place, symptom);
     }
     // A place that rests on a node's silence is not a place.

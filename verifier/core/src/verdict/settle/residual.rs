@@ -82,7 +82,7 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     }
     // A place that rests on a node's silence is not a place.
     if !symptom.gaps.is_empty() {
-        return if cut_off(reports, symptom, &place) {
+        return if cut_off(reports, symptom) {
             fabric(CauseCode::PairCutOff, &place, symptom)
         } else {
             unexplained(None, symptom)
@@ -106,7 +106,7 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
         };
     }
     let by_exclusion = match place.segment {
-        Segment::Underlay if cut_off(reports, symptom, &place) => return fabric(CauseCode::PairCutOff, &place, symptom),
+        Segment::Underlay if cut_off(reports, symptom) => return fabric(CauseCode::PairCutOff, &place, symptom),
         Segment::Underlay => fabric(CauseCode::UnderlayDropsTunnel, &place, symptom),
         Segment::InsideReceiver => match &symptom.to.pod {
             Some(pod) if place.leg == crate::observed::Leg::Reply => pods(CauseCode::PodUnresponsive, &symptom.to.node, pod),
@@ -193,9 +193,10 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
 
 /// Whether the two ends do not reach each other in any other way either, and neither was seen only in part: what was not seen of a node may
 /// be what cuts it off.
-fn cut_off(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> bool {
-    let ends = [Some(&place.node), place.towards.as_ref()];
-    let mut seen = ends.into_iter().flatten().filter_map(|node| reports.get(node));
+fn cut_off(reports: &Reports<'_>, symptom: &Symptom) -> bool {
+    let mut seen = [&symptom.from.node, &symptom.to.node]
+        .into_iter()
+        .filter_map(|node| reports.get(node));
     unreachable(reports, symptom) && seen.all(|report| report.unseen.is_empty())
 }
 

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::netns::Netns;
 
 /// Twenty packets a second: enough to be counted within any window of the verifier.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(20);
 /// Three minutes of that, should nobody stop it.
 const PACKETS_MAX: u32 = 3600;
 /// IP in IP.

@@ -2,21 +2,27 @@
 
 use super::{Out, View};
 use crate::{
-    observed::{ConformanceKind, Direction, Hop, Leg},
+    observed::{ConformanceCount, ConformanceKind, Direction, Hop, Leg},
     path::{Taps, itinerary},
     verdict::{CauseCode, Severity},
 };
 use alloc::{collections::BTreeMap, format, string::ToString, vec::Vec};
 
-/// Packets of a kind below this number in the window are taken for the tail of a change that intent has not settled on, or for packets that
-/// the network damaged: what is sent against intent is sent again and again.
-const CONFORMANCE_MIN: u64 = 5;
+/// Packets of a kind that leave, below this number in the window, are taken for the tail of a change that intent has not settled on.
+const LEAVING_MIN: u64 = 2;
+/// The same of packets that arrive: the network may also have damaged them. What is sent against intent is sent again and again, and its
+/// sender has seen it leave.
+const ARRIVING_MIN: u64 = 5;
 
 /// Tunnel packets against intent.
 pub(super) fn conformance(view: &View<'_>, out: &mut Out) {
     let Some(observed) = view.snapshot.observed.seen() else { return };
     let Some(counts) = observed.conformance.seen() else { return };
-    for count in counts.iter().filter(|c| c.packets >= CONFORMANCE_MIN) {
+    let enough = |count: &&ConformanceCount| match count.direction {
+        Direction::Egress => count.packets >= LEAVING_MIN,
+        Direction::Ingress => count.packets >= ARRIVING_MIN,
+    };
+    for count in counts.iter().filter(enough) {
         let code = match count.kind {
             ConformanceKind::Conforming | ConformanceKind::Unjudged => continue,
             ConformanceKind::WrongOwner => CauseCode::WrongOwnerSeen,

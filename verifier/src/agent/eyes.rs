@@ -18,6 +18,8 @@ use verifier_core::{
     verdict::RemoteEvidence,
 };
 
+/// Oldest sample, before the window, that still speaks of what was counted in it. Samples are limited by the second.
+const SAMPLE_AGE_NS_MAX: u64 = 1_500_000_000;
 /// Readings closer to each other than this are thinned out.
 const READINGS_GAP_NS: u64 = 250_000_000;
 /// How many readings of the counters are kept: a minute and more.
@@ -332,7 +334,8 @@ impl Seen {
                 let sample = self
                     .samples
                     .get(&key)
-                    .filter(|(at_ns, _)| *at_ns >= since_ns)
+                    // Of a busy flow only the first packets of a second are sampled: one from just before the window shows the same flow.
+                    .filter(|(at_ns, _)| at_ns.saturating_add(SAMPLE_AGE_NS_MAX) >= since_ns)
                     .map(|(_, sample)| *sample);
                 ConformanceCount {
                     packets: count.packets.saturating_sub(before.get(&key).copied().unwrap_or(0)),

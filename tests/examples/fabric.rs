@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use verifier_tests::{
-    fabric::{Fabric, FabricSpec},
+    fabric::{Encapsulation, Fabric, FabricSpec},
     faults::{self, Outcome},
     netns::Netns,
     reach,
@@ -29,6 +29,9 @@ enum Command {
         nodes: usize,
         #[arg(long, default_value_t = 2)]
         pods: usize,
+        /// how pod traffic travels between nodes
+        #[arg(long, value_enum, default_value_t = Encapsulation::Vxlan)]
+        encapsulation: Encapsulation,
         /// where to write the manifests
         #[arg(long)]
         manifests: Option<PathBuf>,
@@ -53,19 +56,23 @@ enum Command {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Command::Up { nodes, pods, manifests } => {
+        Command::Up {
+            nodes,
+            pods,
+            encapsulation,
+            manifests,
+        } => {
             let spec = FabricSpec {
-                prefix: arguments.prefix,
                 nodes,
                 pods_per_node: pods,
-                ..FabricSpec::default()
+                ..FabricSpec::of(&arguments.prefix, encapsulation)
             };
             let fabric = Fabric::up(spec, manifests.as_deref())?;
             for node in fabric.nodes() {
-                println!("{} {} {} {:?}", node.netns, node.host_ip, node.tunnel_ip, node.blocks);
+                println!("{} {} {} {:?}", node.netns, node.host_ip, node.tunnel_ip, node.all_blocks());
             }
             for pod in fabric.pods() {
-                println!("{} {} {}", pod.netns, pod.ip, pod.host_device);
+                println!("{} {:?} {}", pod.netns, pod.addresses(), pod.host_device);
             }
         }
         Command::Down => Fabric::down(&arguments.prefix)?,
@@ -104,15 +111,18 @@ fn ping(fabric: &Fabric) -> Result<()> {
     for (name, source) in &sources {
         for pod in fabric.pods() {
             let target = fabric.pod_netns(&pod)?;
-            let icmp = reach::icmp(source, pod.ip, 56, timeout)?;
-            let udp = reach::udp(source, None, &target, pod.ip, 64, timeout)?;
-            let large = reach::udp(source, None, &target, pod.ip, 1422, timeout)?;
-            let tcp = reach::tcp(source, pod.ip, 9, timeout)?;
-            println!(
-                "{name} -> {}: icmp {icmp} udp {udp:?} large {} tcp {tcp}",
-                pod.name,
-                large.is_some()
-            );
+            for address in pod.addresses() {
+                let largest = fabric.spec().pod_mtu_bytes() as usize - if address.is_ipv4() { 28 } else { 48 };
+                let icmp = reach::icmp(source, address, 56, timeout)?;
+                let udp = reach::udp(source, None, &target, address, 64, timeout)?;
+                let large = reach::udp(source, None, &target, address, largest, timeout)?;
+                let tcp = reach::tcp(source, address, 9, timeout)?;
+                println!(
+                    "{name} -> {} {address}: icmp {icmp} udp {udp:?} large {} tcp {tcp}",
+                    pod.name,
+                    large.is_some()
+                );
+            }
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! snapshots are equal when nothing that anybody programmed differs. Interface indexes, handles,
 //! counters and learned neighbours are left out, because nobody programmed them.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 use netlink_packet_route::neighbour::NeighbourState;
@@ -30,6 +30,9 @@ const DEVICE_SETTINGS: [&str; 6] = [
     "arp_ignore",
     "arp_announce",
 ];
+
+/// The same of IPv6.
+const DEVICE_SETTINGS_V6: [&str; 4] = ["forwarding", "proxy_ndp", "accept_ra", "disable_ipv6"];
 
 /// Takes a snapshot of every namespace of the fabric.
 pub fn take(fabric: &Fabric) -> Result<Snapshot> {
@@ -127,6 +130,13 @@ fn link_lines(nl: &mut Rtnl, link: &LinkState, name_of: &dyn Fn(u32) -> String) 
             name_of(vxlan.parent),
             vxlan.learning
         ));
+    }
+    for setting in DEVICE_SETTINGS_V6 {
+        // A device that came without IPv6 has none of them.
+        let key = format!("net/ipv6/conf/{name}/{setting}");
+        if Path::new("/proc/sys").join(&key).exists() {
+            lines.push(format!("sysctl {name} ipv6 {setting} {}", sysctl::get(&key)?));
+        }
     }
     for setting in DEVICE_SETTINGS {
         let value = sysctl::get(&format!("net/ipv4/conf/{name}/{setting}"))?;

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, process::Command, time::Duration};
 
 use support::{Guard, can_run, unique_prefix};
 use verifier::intent::files;
@@ -15,7 +15,7 @@ use verifier_core::{
     verdict::CauseCode,
 };
 use verifier_tests::{
-    fabric::{self, Carrier, Encapsulation, Fabric, FabricSpec},
+    fabric::{self, Carrier, Encapsulation, Fabric, FabricSpec, plan::GATEWAY_V6},
     faults::{self, Injection, Outcome},
     manifests,
     nl::{RouteKind, Rtnl},
@@ -50,28 +50,88 @@ fn cluster_of(fabric: &Fabric) -> Cluster {
 fn every_pod_and_node_reaches_every_pod() {
     each("every_pod_and_node_reaches_every_pod", |fabric| {
         let encapsulation = fabric.spec().encapsulation;
-        let largest = fabric.spec().pod_mtu_bytes() as usize - 28;
+        let mtu = fabric.spec().pod_mtu_bytes() as usize;
         let pods = fabric.pods();
         let nodes = fabric.nodes().iter().map(|node| (fabric.node_netns(node).unwrap(), Some(node)));
         let inside = pods.iter().map(|pod| (fabric.pod_netns(pod).unwrap(), None));
         for (source, node) in nodes.chain(inside).collect::<Vec<_>>() {
             for pod in &pods {
                 let target = fabric.pod_netns(pod).unwrap();
-                let what = format!("{encapsulation}: {} to {}", source.name(), pod.name);
-                let from = reach::udp(&source, None, &target, pod.ip, largest, TIMEOUT).unwrap();
-                let from = from.unwrap_or_else(|| panic!("{what}"));
-                let Some(node) = node.filter(|node| node.index != pod.node) else {
-                    continue;
-                };
-                // The host's packets carry the address of the device that they leave by.
-                let own = match encapsulation.between(node, &fabric.nodes()[pod.node]) {
-                    Carrier::Bare => node.host_ip,
-                    Carrier::Vxlan | Carrier::Ipip => node.tunnel_ip,
-                };
-                assert_eq!(from.ip(), own, "{what}");
+                for address in pod.addresses() {
+                    let what = format!("{encapsulation}: {} to {} ({address})", source.name(), pod.name);
+                    // IP and UDP headers.
+                    let largest = mtu - if address.is_ipv4() { 28 } else { 48 };
+                    let from = reach::udp(&source, None, &target, address, largest, TIMEOUT).unwrap();
+                    let from = from.unwrap_or_else(|| panic!("{what}"));
+                    let Some(node) = node.filter(|node| node.index != pod.node) else {
+                        continue;
+                    };
+                    // The host's packets carry the address of the device that they leave by.
+                    let own = match (encapsulation.between(node, &fabric.nodes()[pod.node]), &node.v6) {
+                        (Carrier::Bare, _) => IpAddr::V4(node.host_ip),
+                        (Carrier::Vxlan, Some(v6)) if address.is_ipv6() => IpAddr::V6(v6.tunnel_ip),
+                        (Carrier::Vxlan | Carrier::Ipip, _) => IpAddr::V4(node.tunnel_ip),
+                    };
+                    assert_eq!(from.ip(), own, "{what}");
+                }
             }
         }
     });
+}
+
+/// IPv6 beyond datagrams: pings, refusals, no more bytes than fit; and the gateway, which forwards nothing.
+#[test]
+fn both_families_of_a_dual_stack_fabric_pass() {
+    if !can_run("both_families_of_a_dual_stack_fabric_pass") {
+        return;
+    }
+    let spec = FabricSpec::of(&unique_prefix(), Encapsulation::VxlanDualStack);
+    if let Some(why) = fabric::lacking(&spec).unwrap() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let guard = Guard::up(spec);
+    let fabric = &guard.0;
+    let pods = fabric.pods();
+    let (first, last) = (&pods[0], &pods[pods.len() - 1]);
+    assert_ne!(first.node, last.node);
+    let (here, there) = (fabric.pod_netns(first).unwrap(), fabric.pod_netns(last).unwrap());
+    let mtu = fabric.spec().pod_mtu_bytes() as usize;
+    for address in last.addresses() {
+        let largest = mtu - if address.is_ipv4() { 28 } else { 48 };
+        assert!(reach::icmp(&here, address, 56, TIMEOUT).unwrap(), "{address}");
+        assert!(reach::tcp(&here, address, 9, TIMEOUT).unwrap(), "{address}");
+        let too_large = reach::udp(&here, None, &there, address, largest + 1, TIMEOUT).unwrap();
+        assert!(too_large.is_none(), "{address}");
+    }
+    let node = fabric.node_netns(&fabric.nodes()[0]).unwrap();
+    assert!(reach::icmp(&node, GATEWAY_V6, 8, TIMEOUT).unwrap());
+    let outside: IpAddr = "2001:db8::9".parse().unwrap();
+    assert!(!reach::icmp(&here, outside, 8, Duration::from_millis(100)).unwrap());
+    // A pod that comes later, and goes.
+    let new = fabric.add_pod(&fabric.nodes()[1]).unwrap();
+    let ip6 = new.ip6.unwrap();
+    assert!(reach::icmp(&here, ip6, 8, TIMEOUT).unwrap());
+    fabric.remove_pod(&new).unwrap();
+    assert!(!reach::icmp(&here, ip6, 8, Duration::from_millis(100)).unwrap());
+}
+
+/// Where there is no pool of IPv6 nothing of it is programmed.
+#[test]
+fn a_fabric_of_ipv4_has_no_ipv6() {
+    if !can_run("a_fabric_of_ipv4_has_no_ipv6") {
+        return;
+    }
+    let guard = Guard::small();
+    let snapshot = snapshot::take(&guard.0).unwrap();
+    let v6 = |line: &&String| line.starts_with("address ") && line.contains("::") && !line.contains("::1/128 dev lo");
+    for (netns, lines) in &snapshot {
+        assert_eq!(lines.iter().find(v6), None, "{netns}");
+        assert!(
+            !lines.iter().any(|line| line.contains("vxlan-v6") || line.starts_with("route fd")),
+            "{netns}"
+        );
+    }
 }
 
 /// Routes of the main table that are Calico's, as text.
@@ -82,7 +142,8 @@ fn kernel_routes(rtnl: &mut Rtnl) -> BTreeSet<String> {
         .map(|r| {
             let blackhole = if r.kind == RouteKind::Blackhole { "blackhole " } else { "" };
             let gateway = r.via.map_or_else(|| "-".to_owned(), |g| g.to_string());
-            let device = r.dev.unwrap_or_else(|| "-".to_owned());
+            // The kernel hangs IPv6's blackholes on `lo`.
+            let device = r.dev.filter(|_| r.kind != RouteKind::Blackhole).unwrap_or_else(|| "-".to_owned());
             format!(
                 "{blackhole}{} via {gateway} dev {device} proto {} onlink {}",
                 r.dst, r.protocol, r.onlink
@@ -118,7 +179,13 @@ fn intent_is_what_the_fabric_programmed() {
         for node in fabric.nodes() {
             let what = format!("{}: {}", spec.encapsulation, node.name);
             let intent = cluster.node_intent(&NodeName::from(node.name.as_str())).unwrap();
-            assert_eq!((&intent.gaps[..], &intent.contradictions[..]), (&[][..], &[][..]), "{what}");
+            // That packets of IPv6 are not looked at is no gap in what the kernel must hold.
+            let gaps: Vec<_> = intent.gaps.iter().filter(|gap| gap.source != "intent/ipv6").collect();
+            assert!(
+                gaps.is_empty() && intent.contradictions.is_empty(),
+                "{what}: {gaps:?} {:?}",
+                intent.contradictions
+            );
             for (name, peer) in &intent.peers {
                 let other = fabric.node(name.as_str()).unwrap();
                 let want = match spec.encapsulation.between(node, other) {
@@ -133,7 +200,7 @@ fn intent_is_what_the_fabric_programmed() {
                 );
             }
             let devices: Vec<&str> = intent.tunnels.iter().map(|tunnel| tunnel.device.as_str()).collect();
-            assert_eq!(devices, spec.encapsulation.device().into_iter().collect::<Vec<_>>(), "{what}");
+            assert_eq!(devices, spec.encapsulation.devices(), "{what}");
             let (routes, links) = fabric
                 .node_netns(node)
                 .unwrap()

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use support::{Guard, can_run, unique_prefix};
 use verifier_tests::{
@@ -67,7 +67,7 @@ fn the_gateway_answers_arp_and_swallows() {
     let gateway = verifier_tests::fabric::plan::GATEWAY;
     assert!(reach::icmp(&node, gateway, 8, TIMEOUT).unwrap());
     let pod = fabric.pod_netns(&fabric.pods()[0]).unwrap();
-    let outside = "203.0.113.9".parse().unwrap();
+    let outside: Ipv4Addr = "203.0.113.9".parse().unwrap();
     let short = Duration::from_millis(100);
     assert!(!reach::icmp(&pod, outside, 8, short).unwrap());
     // The switch reaches the nodes: the validator may run there.

@@ -5,11 +5,7 @@
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    net::{SocketAddr, SocketAddrV4},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use support::{Guard, can_run};
 use verifier_tests::{
@@ -170,7 +166,7 @@ fn look_closer(name: &str, cast: &Cast<'_>) {
     let fabric = cast.fabric;
     let a = fabric.pod_netns(&cast.pod_a).unwrap();
     let b = fabric.pod_netns(&cast.pod_b).unwrap();
-    let udp = |from: Option<SocketAddrV4>, size| reach::udp(&a, from, &b, cast.pod_b.ip, size, TIMEOUT).unwrap();
+    let udp = |from: Option<SocketAddr>, size| reach::udp(&a, from, &b, cast.pod_b.ip, size, TIMEOUT).unwrap();
     let source = |peer: Option<SocketAddr>| peer.unwrap_or_else(|| panic!("{name}: no datagram arrived")).ip();
     match name {
         "source-rewritten" => assert_eq!(source(udp(None, 32)), cast.a.tunnel_ip),
@@ -182,7 +178,7 @@ fn look_closer(name: &str, cast: &Cast<'_>) {
         }
         "partial-loss" => {
             // The same flows every time: an unconnected socket keeps its outer port.
-            let socket = |port| Some(SocketAddrV4::new(cast.pod_a.ip, port));
+            let socket = |port| Some(SocketAddr::new(cast.pod_a.ip.into(), port));
             let outcome: Vec<bool> = (20_000..20_032).map(|port| udp(socket(port), 32).is_some()).collect();
             assert!(outcome.contains(&true) && outcome.contains(&false), "{outcome:?}");
         }

@@ -120,7 +120,10 @@ fn describe(fabric: &Fabric, files: &Files) {
             .pods()
             .iter()
             .filter(|pod| pod.node == node.index)
-            .map(|pod| format!("{} {}", pod.name, pod.ip))
+            .map(|pod| {
+                let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
+                format!("{} {}", pod.name, addresses.join(" "))
+            })
             .collect();
         println!(
             "{:8} {:16} {:12} {:15} {:18} {}",
@@ -131,6 +134,9 @@ fn describe(fabric: &Fabric, files: &Files) {
             node.block().to_string(),
             pods.join(", ")
         );
+        if let Some(v6) = &node.v6 {
+            println!("{:25} {} {} {}", "", v6.host_ip, v6.tunnel_ip, v6.block());
+        }
     }
     println!("\nmanifests  {}", files.manifests().display());
     println!("logs       {}", files.directory().join("agent-*.log").display());

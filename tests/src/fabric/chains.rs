@@ -1,4 +1,4 @@
-//! Calico's own filter chains in nftables mode: table `ip calico`, base chains named
+//! Calico's own filter chains in nftables mode: table `ip calico`, and `ip6 calico` where there is IPv6, base chains named
 //! `filter-FORWARD` and so on, dispatch by verdict map, one `tw` and one `fw` chain for each
 //! endpoint (`felix/fv/cali-nftables-dump.txt`; the rules follow `felix/rules/static.go`).
 //!
@@ -8,19 +8,20 @@ use anyhow::Result;
 
 use super::{
     Carrier,
-    plan::{FabricSpec, Node, Pod},
+    plan::{FabricSpec, Node, Pod, TUNNEL_DEVICE_V6},
+    vtep::{IpFamily, vtep},
 };
 use crate::nft::{
     Batch, Cmp, Expr, Family, Hook, META_MARK as MARK, Verdict, drop_table, hook, ifname,
-    rules::{all, count_and, ct_state, iifname, ip_protocol, key, oifname, saddr_in, udp_dport},
+    rules::{all, count_and, ct_state, iifname, ip_protocol, key, oifname, saddr_in, saddr_in_v6, udp_dport},
 };
 
 /// Calico's table.
 pub const TABLE: &str = "calico";
-const FAMILY: Family = Family::Ip;
 /// Mark bit that says "a policy or profile accepted this packet".
 const ACCEPT_MARK: u32 = 0x1_0000;
 const ALL_VXLAN_NET: &str = "cali40all-vxlan-net";
+const ALL_VXLAN_NET_V6: &str = "cali60all-vxlan-net";
 const IPPROTO_IPIP: u8 = 4;
 const ALL_HOSTS_NET: &str = "cali40all-hosts-net";
 
@@ -45,25 +46,61 @@ fn base(kind: &'static str, number: u32, priority: i32) -> Hook {
     }
 }
 
+/// Rules of one family's table, which go into the kernel together.
+struct Table {
+    batch: Batch,
+    ip: IpFamily,
+}
+
+impl Table {
+    fn of(ip: IpFamily) -> Self {
+        Self { batch: Batch::new(), ip }
+    }
+
+    const fn family(&self) -> Family {
+        match self.ip {
+            IpFamily::V4 => Family::Ip,
+            IpFamily::V6 => Family::Ip6,
+        }
+    }
+
+    fn chain(&mut self, chain: &str, hook: Option<&Hook>) {
+        self.batch.chain(self.family(), TABLE, chain, hook);
+    }
+
+    fn rule(&mut self, chain: &str, parts: &[Vec<Expr>], comment: Option<&str>) {
+        self.batch.rule(self.family(), (TABLE, chain), false, &all(parts), comment);
+    }
+}
+
 /// Programs everything for a node, from nothing. To be called inside its namespace.
 pub fn program(spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> Result<()> {
-    drop_table(FAMILY, TABLE)?;
-    let mut batch = Batch::new();
-    batch.table(FAMILY, TABLE);
-    if let Some(set) = allowed_hosts(spec) {
-        batch.address_set(FAMILY, TABLE, set);
+    for ip in IpFamily::ALL {
+        if ip == IpFamily::V4 || node.v6.is_some() {
+            program_family(Table::of(ip), spec, node, nodes, pods)?;
+        }
+    }
+    Ok(())
+}
+
+fn program_family(mut table: Table, spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> Result<()> {
+    let family = table.family();
+    drop_table(family, TABLE)?;
+    table.batch.table(family, TABLE);
+    if let Some(set) = allowed_hosts(spec, table.ip) {
+        table.batch.address_set(family, TABLE, set);
         // The node itself is in the set of all hosts only.
         let hosts: Vec<_> = nodes
             .iter()
             .filter(|n| set == ALL_HOSTS_NET || n.index != node.index)
-            .map(|n| (key(n.host_ip), None))
+            .filter_map(|n| Some((key(vtep(spec, n, table.ip)?.host_ip), None)))
             .collect();
-        batch.elements(FAMILY, (TABLE, set), &hosts);
+        table.batch.elements(family, (TABLE, set), &hosts);
     }
     let maps = ["filter-cali-from-wl-dispatch", "filter-cali-to-wl-dispatch"];
     for map in maps {
-        batch.verdict_map(FAMILY, TABLE, map);
-        batch.chain(FAMILY, TABLE, map, None);
+        table.batch.verdict_map(family, TABLE, map);
+        table.chain(map, None);
     }
     // NF_IP_PRI_RAW, NF_IP_PRI_FILTER, and srcnat + 10 (felix/nftables).
     for (chain, hook) in [
@@ -74,7 +111,7 @@ pub fn program(spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> 
         ("filter-OUTPUT", base("filter", hook::OUTPUT, 0)),
         ("nat-POSTROUTING", base("nat", hook::POSTROUTING, 110)),
     ] {
-        batch.chain(FAMILY, TABLE, chain, Some(&hook));
+        table.chain(chain, Some(&hook));
     }
     for chain in [
         "raw-cali-PREROUTING",
@@ -84,21 +121,17 @@ pub fn program(spec: &FabricSpec, node: &Node, nodes: &[Node], pods: &[Pod]) -> 
         "filter-cali-OUTPUT",
         "nat-cali-POSTROUTING",
     ] {
-        batch.chain(FAMILY, TABLE, chain, None);
+        table.chain(chain, None);
         let base = chain.replacen("-cali", "", 1);
-        rule(&mut batch, &base, &[jump(chain)], None);
+        table.rule(&base, &[jump(chain)], None);
     }
-    raw_rules(&mut batch, spec);
-    filter_rules(&mut batch, spec);
-    nat_rules(&mut batch, spec, node);
+    raw_rules(&mut table, spec);
+    filter_rules(&mut table, spec);
+    nat_rules(&mut table, spec, node);
     for pod in pods.iter().filter(|pod| pod.node == node.index) {
-        endpoint(&mut batch, pod);
+        endpoint(&mut table, pod);
     }
-    batch.commit()
-}
-
-fn rule(batch: &mut Batch, chain: &str, parts: &[Vec<Expr>], comment: Option<&str>) {
-    batch.rule(FAMILY, (TABLE, chain), false, &all(parts), comment);
+    table.batch.commit()
 }
 
 fn jump(chain: &str) -> Vec<Expr> {
@@ -126,34 +159,34 @@ fn set_mark(on: bool) -> Vec<Expr> {
 }
 
 /// Felix's set of the hosts whose tunnel packets are let in.
-const fn allowed_hosts(spec: &FabricSpec) -> Option<&'static str> {
-    match spec.encapsulation.tunnel() {
-        Carrier::Vxlan => Some(ALL_VXLAN_NET),
-        Carrier::Ipip => Some(ALL_HOSTS_NET),
-        Carrier::Bare => None,
+const fn allowed_hosts(spec: &FabricSpec, ip: IpFamily) -> Option<&'static str> {
+    match (ip, spec.encapsulation.tunnel()) {
+        (IpFamily::V4, Carrier::Vxlan) => Some(ALL_VXLAN_NET),
+        (IpFamily::V6, Carrier::Vxlan) => Some(ALL_VXLAN_NET_V6),
+        (IpFamily::V4, Carrier::Ipip) => Some(ALL_HOSTS_NET),
+        (IpFamily::V6, Carrier::Ipip) | (_, Carrier::Bare) => None,
     }
 }
 
 /// VXLAN is kept out of conntrack (since 3.29).
-fn raw_rules(batch: &mut Batch, spec: &FabricSpec) {
+fn raw_rules(table: &mut Table, spec: &FabricSpec) {
     if spec.encapsulation.tunnel() != Carrier::Vxlan {
         return;
     }
     for chain in ["raw-cali-PREROUTING", "raw-cali-OUTPUT"] {
         let notrack = vec![Expr::Counter, Expr::Notrack];
-        rule(batch, chain, &[udp_dport(spec.port), notrack], None);
+        table.rule(chain, &[udp_dport(spec.port), notrack], None);
     }
 }
 
-fn filter_rules(batch: &mut Batch, spec: &FabricSpec) {
+fn filter_rules(table: &mut Table, spec: &FabricSpec) {
     let forward = "filter-cali-FORWARD";
     let from = "filter-cali-from-wl-dispatch";
     let to = "filter-cali-to-wl-dispatch";
-    rule(batch, forward, &[vec![Expr::Counter], set_mark(false)], None);
-    rule(batch, forward, &[iifname("cali*"), jump(from)], None);
-    rule(batch, forward, &[oifname("cali*"), jump(to)], None);
-    rule(
-        batch,
+    table.rule(forward, &[vec![Expr::Counter], set_mark(false)], None);
+    table.rule(forward, &[iifname("cali*"), jump(from)], None);
+    table.rule(forward, &[oifname("cali*"), jump(to)], None);
+    table.rule(
         forward,
         &[marked(), count_and(Verdict::Accept)],
         Some("Policy explicitly accepted packet."),
@@ -161,37 +194,41 @@ fn filter_rules(batch: &mut Batch, spec: &FabricSpec) {
     for (chain, load) in [(from, iifname("")), (to, oifname(""))] {
         // The dispatch reads the name and looks it up; a name that is not there is nobody's.
         let lookup = vec![load[0].clone(), Expr::VerdictMap(chain.to_owned())];
-        rule(batch, chain, &[lookup], None);
-        rule(batch, chain, &[count_and(Verdict::Drop)], Some("Unknown interface"));
+        table.rule(chain, &[lookup], None);
+        table.rule(chain, &[count_and(Verdict::Drop)], Some("Unknown interface"));
     }
     let input = "filter-cali-INPUT";
-    if let Some(set) = allowed_hosts(spec) {
+    if let Some(set) = allowed_hosts(spec, table.ip) {
         let (packet, name) = match spec.encapsulation.tunnel() {
             Carrier::Ipip => (ip_protocol(IPPROTO_IPIP), "IPIP"),
             Carrier::Vxlan | Carrier::Bare => (udp_dport(spec.port), "VXLAN"),
         };
-        let allow = [packet.clone(), saddr_in(set), count_and(Verdict::Accept)];
-        rule(batch, input, &allow, Some(&format!("Allow IPv4 {name} packets from allowed hosts")));
+        let (from, ip) = match table.ip {
+            IpFamily::V4 => (saddr_in(set), "IPv4"),
+            IpFamily::V6 => (saddr_in_v6(set), "IPv6"),
+        };
+        let allow = [packet.clone(), from, count_and(Verdict::Accept)];
+        table.rule(input, &allow, Some(&format!("Allow {ip} {name} packets from allowed hosts")));
         let drop = [packet, count_and(Verdict::Drop)];
-        rule(
-            batch,
-            input,
-            &drop,
-            Some(&format!("Drop IPv4 {name} packets from non-allowed hosts")),
-        );
+        table.rule(input, &drop, Some(&format!("Drop {ip} {name} packets from non-allowed hosts")));
     }
     // DefaultEndpointToHostAction is Accept in the manifests: pods may talk to their host.
-    rule(batch, input, &[iifname("cali*"), count_and(Verdict::Accept)], None);
-    rule(batch, "filter-cali-OUTPUT", &[oifname("cali*"), count_and(Verdict::Return)], None);
+    table.rule(input, &[iifname("cali*"), count_and(Verdict::Accept)], None);
+    table.rule("filter-cali-OUTPUT", &[oifname("cali*"), count_and(Verdict::Return)], None);
 }
 
 /// Host traffic into the tunnel must carry the tunnel's address
 /// (`StaticNATPostroutingChains`); pod traffic to other pods keeps its own.
-fn nat_rules(batch: &mut Batch, spec: &FabricSpec, node: &Node) {
-    let Some(device) = spec.encapsulation.device() else { return };
-    let not_tunnel = vec![Expr::Payload(1, 12, 4), Expr::Compare(Cmp::Eq, node.host_ip.octets().to_vec())];
-    rule(
-        batch,
+fn nat_rules(table: &mut Table, spec: &FabricSpec, node: &Node) {
+    // Offset and length of the source in the header.
+    let (device, source, host) = match (table.ip, &node.v6) {
+        (IpFamily::V4, _) => (spec.encapsulation.device(), (12, 4), key(node.host_ip)),
+        (IpFamily::V6, Some(v6)) => (Some(TUNNEL_DEVICE_V6), (8, 16), key(v6.host_ip)),
+        (IpFamily::V6, None) => return,
+    };
+    let Some(device) = device else { return };
+    let not_tunnel = vec![Expr::Payload(1, source.0, source.1), Expr::Compare(Cmp::Eq, host)];
+    table.rule(
         "nat-cali-POSTROUTING",
         &[oifname(device), not_tunnel, vec![Expr::Counter, Expr::Masquerade]],
         Some("Masquerade host traffic into the tunnel"),
@@ -199,74 +236,87 @@ fn nat_rules(batch: &mut Batch, spec: &FabricSpec, node: &Node) {
 }
 
 /// Chains and dispatch entries of one endpoint.
-fn endpoint(batch: &mut Batch, pod: &Pod) {
+fn endpoint(table: &mut Table, pod: &Pod) {
     for (chain, map) in [
         (to_workload(pod), "filter-cali-to-wl-dispatch"),
         (from_workload(pod), "filter-cali-from-wl-dispatch"),
     ] {
-        batch.chain(FAMILY, TABLE, &chain, None);
-        endpoint_rules(batch, &chain, false);
-        batch.elements(FAMILY, (TABLE, map), &[(ifname(&pod.host_device), Some(Verdict::Goto(chain)))]);
+        table.chain(&chain, None);
+        endpoint_rules(table, &chain, false);
+        let family = table.family();
+        let entry = (ifname(&pod.host_device), Some(Verdict::Goto(chain)));
+        table.batch.elements(family, (TABLE, map), &[entry]);
     }
 }
 
+/// The families that have chains for an endpoint.
+fn families(pod: &Pod) -> impl Iterator<Item = IpFamily> {
+    let dual_stack = pod.ip6.is_some();
+    IpFamily::ALL.into_iter().filter(move |ip| *ip == IpFamily::V4 || dual_stack)
+}
+
 /// The rules of an endpoint's chain without policies. From `felix/rules/endpoints.go`.
-fn endpoint_rules(batch: &mut Batch, chain: &str, denied: bool) {
+fn endpoint_rules(table: &mut Table, chain: &str, denied: bool) {
     const INVALID: u32 = 1;
     const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-    rule(batch, chain, &[ct_state(ESTABLISHED_OR_RELATED), count_and(Verdict::Accept)], None);
-    rule(batch, chain, &[ct_state(INVALID), count_and(Verdict::Drop)], None);
-    rule(batch, chain, &[vec![Expr::Counter], set_mark(false)], None);
+    table.rule(chain, &[ct_state(ESTABLISHED_OR_RELATED), count_and(Verdict::Accept)], None);
+    table.rule(chain, &[ct_state(INVALID), count_and(Verdict::Drop)], None);
+    table.rule(chain, &[vec![Expr::Counter], set_mark(false)], None);
     if denied {
-        rule(
-            batch,
+        table.rule(
             chain,
             &[count_and(Verdict::Drop)],
             Some("Policy default/deny-ingress denied packet"),
         );
     }
-    rule(
-        batch,
+    table.rule(
         chain,
         &[vec![Expr::Counter], set_mark(true)],
         Some("Profile kns.default accepted packet"),
     );
-    rule(
-        batch,
-        chain,
-        &[marked(), count_and(Verdict::Return)],
-        Some("Return if profile accepted"),
-    );
-    rule(batch, chain, &[count_and(Verdict::Drop)], Some("Drop if no profiles matched"));
+    table.rule(chain, &[marked(), count_and(Verdict::Return)], Some("Return if profile accepted"));
+    table.rule(chain, &[count_and(Verdict::Drop)], Some("Drop if no profiles matched"));
 }
 
-/// Writes the rules of the chain for packets to a workload anew; `denied` adds a policy that denies
+/// Writes the rules of the chains for packets to a workload anew; `denied` adds a policy that denies
 /// every new connection, where Felix puts policies. To be called inside its node's namespace.
 pub fn reset_endpoint(pod: &Pod, denied: bool) -> Result<()> {
     let chain = to_workload(pod);
-    let mut batch = Batch::new();
-    batch.flush_chain(FAMILY, TABLE, &chain);
-    endpoint_rules(&mut batch, &chain, denied);
-    batch.commit()
+    for ip in families(pod) {
+        let mut table = Table::of(ip);
+        let family = table.family();
+        table.batch.flush_chain(family, TABLE, &chain);
+        endpoint_rules(&mut table, &chain, denied);
+        table.batch.commit()?;
+    }
+    Ok(())
 }
 
 /// Adds the chains of a new pod. To be called inside its node's namespace.
 pub fn add_endpoint(pod: &Pod) -> Result<()> {
-    let mut batch = Batch::new();
-    endpoint(&mut batch, pod);
-    batch.commit()
+    for ip in families(pod) {
+        let mut table = Table::of(ip);
+        endpoint(&mut table, pod);
+        table.batch.commit()?;
+    }
+    Ok(())
 }
 
 /// Takes the chains of a deleted pod away. To be called inside its node's namespace.
 pub fn remove_endpoint(pod: &Pod) -> Result<()> {
-    let mut batch = Batch::new();
-    for (chain, map) in [
-        (to_workload(pod), "filter-cali-to-wl-dispatch"),
-        (from_workload(pod), "filter-cali-from-wl-dispatch"),
-    ] {
-        batch.delete_elements(FAMILY, (TABLE, map), &[ifname(&pod.host_device)]);
-        batch.flush_chain(FAMILY, TABLE, &chain);
-        batch.delete_chain(FAMILY, TABLE, &chain);
+    for ip in families(pod) {
+        let mut table = Table::of(ip);
+        let family = table.family();
+        let batch = &mut table.batch;
+        for (chain, map) in [
+            (to_workload(pod), "filter-cali-to-wl-dispatch"),
+            (from_workload(pod), "filter-cali-from-wl-dispatch"),
+        ] {
+            batch.delete_elements(family, (TABLE, map), &[ifname(&pod.host_device)]);
+            batch.flush_chain(family, TABLE, &chain);
+            batch.delete_chain(family, TABLE, &chain);
+        }
+        table.batch.commit()?;
     }
-    batch.commit()
+    Ok(())
 }

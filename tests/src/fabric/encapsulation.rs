@@ -16,6 +16,8 @@ pub enum Encapsulation {
     Vxlan,
     /// `vxlanMode: CrossSubnet`; every third node is in another subnet
     VxlanCrossSubnet,
+    /// `vxlanMode: Always` for a pool of IPv4 and one of IPv6: every node and pod has an address of each
+    VxlanDualStack,
     /// `ipipMode: Always`, routes by BIRD
     Ipip,
     /// `ipipMode: CrossSubnet`, routes by BIRD; every third node is in another subnet
@@ -35,9 +37,19 @@ pub enum Carrier {
     Bare,
 }
 
+/// Bytes that VXLAN over IPv6 takes from the underlay's MTU (`mtu_defaults`).
+pub const OVERHEAD_V6_BYTES: u32 = 70;
+
 impl Encapsulation {
     /// All modes.
-    pub const ALL: [Self; 5] = [Self::Vxlan, Self::VxlanCrossSubnet, Self::Ipip, Self::IpipCrossSubnet, Self::None];
+    pub const ALL: [Self; 6] = [
+        Self::Vxlan,
+        Self::VxlanCrossSubnet,
+        Self::VxlanDualStack,
+        Self::Ipip,
+        Self::IpipCrossSubnet,
+        Self::None,
+    ];
 
     /// Whether only traffic between subnets is encapsulated; the fabric then has two.
     #[must_use]
@@ -45,11 +57,17 @@ impl Encapsulation {
         matches!(self, Self::VxlanCrossSubnet | Self::IpipCrossSubnet)
     }
 
+    /// Whether there is a pool of IPv6 beside the one of IPv4; it is VXLAN's too.
+    #[must_use]
+    pub const fn is_dual_stack(self) -> bool {
+        matches!(self, Self::VxlanDualStack)
+    }
+
     /// What the pool's tunnel is; [`Carrier::Bare`] for none.
     #[must_use]
     pub const fn tunnel(self) -> Carrier {
         match self {
-            Self::Vxlan | Self::VxlanCrossSubnet => Carrier::Vxlan,
+            Self::Vxlan | Self::VxlanCrossSubnet | Self::VxlanDualStack => Carrier::Vxlan,
             Self::Ipip | Self::IpipCrossSubnet => Carrier::Ipip,
             Self::None => Carrier::Bare,
         }
@@ -81,7 +99,14 @@ impl Encapsulation {
         !matches!(self.tunnel(), Carrier::Vxlan)
     }
 
-    /// Bytes that it takes from the underlay's MTU (`mtu_defaults`).
+    /// Devices of all its tunnels.
+    #[must_use]
+    pub fn devices(self) -> Vec<&'static str> {
+        let second = self.is_dual_stack().then_some(super::plan::TUNNEL_DEVICE_V6);
+        self.device().into_iter().chain(second).collect()
+    }
+
+    /// Bytes that the tunnel of IPv4 takes from the underlay's MTU (`mtu_defaults`); IPv6's VXLAN takes [`OVERHEAD_V6_BYTES`].
     #[must_use]
     pub const fn overhead_bytes(self) -> u32 {
         match self.tunnel() {
@@ -91,11 +116,11 @@ impl Encapsulation {
         }
     }
 
-    /// `vxlanMode` and `ipipMode` of the pool.
+    /// `vxlanMode` and `ipipMode` of the pool of IPv4.
     #[must_use]
     pub const fn pool_modes(self) -> (&'static str, &'static str) {
         match self {
-            Self::Vxlan => ("Always", "Never"),
+            Self::Vxlan | Self::VxlanDualStack => ("Always", "Never"),
             Self::VxlanCrossSubnet => ("CrossSubnet", "Never"),
             Self::Ipip => ("Never", "Always"),
             Self::IpipCrossSubnet => ("Never", "CrossSubnet"),
@@ -109,6 +134,7 @@ impl fmt::Display for Encapsulation {
         f.write_str(match self {
             Self::Vxlan => "VXLAN",
             Self::VxlanCrossSubnet => "VXLAN across subnets",
+            Self::VxlanDualStack => "VXLAN of both families",
             Self::Ipip => "IPIP",
             Self::IpipCrossSubnet => "IPIP across subnets",
             Self::None => "unencapsulated",

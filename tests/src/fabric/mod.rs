@@ -13,6 +13,9 @@
 //! Other encapsulations have other tunnel devices, or none; where only traffic between subnets is encapsulated every third node is in a
 //! second subnet (`br1`, 172.18.1.0/24), and the switch routes between the two.
 //!
+//! A fabric of both families ([`Encapsulation::VxlanDualStack`]) has in addition `fd00:172:18::/64` as the underlay, `vxlan-v6.calico`, and
+//! in each pod a `/128` with the gateway `fe80::ecee:eeff:feee:eeee`. In all others IPv6 is as the kernel has it by itself.
+//!
 //! [`Fabric::up`] builds it (and first removes whatever a crashed run left), [`Fabric::attach`]
 //! finds one that is standing, [`Fabric::down`] removes every trace. What a fabric looks like, and
 //! what the API would claim about it, is kept in a state file so that separate commands can work on
@@ -23,6 +26,7 @@ mod encapsulation;
 pub mod node;
 pub mod plan;
 pub mod sysctl;
+pub mod vtep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +38,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 pub use encapsulation::{Carrier, Encapsulation};
@@ -63,7 +67,7 @@ pub struct Overrides {
     /// `status.podIP` of a pod (`namespace/name`)
     pub pod_ips: BTreeMap<String, Ipv4Addr>,
     /// the node in the BlockAffinity of a block
-    pub affinity_nodes: BTreeMap<Ipv4Net, String>,
+    pub affinity_nodes: BTreeMap<IpNet, String>,
     /// nodes without a tunnel address annotation
     pub without_tunnel_address: BTreeSet<String>,
     /// `programClusterRoutes` of FelixConfiguration and BGPConfiguration, which a Calico of [`Overrides::calico_version`] heeds
@@ -182,12 +186,20 @@ impl Fabric {
             sysctl::set("net/ipv4/conf/default/rp_filter", "0")?;
             // The switch must switch: without this iptables would see bridged frames.
             sysctl::set_if_there("net/bridge/bridge-nf-call-iptables", "0")?;
+            let dual_stack = self.spec.encapsulation.is_dual_stack();
+            if dual_stack {
+                sysctl::set("net/ipv6/conf/all/forwarding", "0")?;
+                node::without_duplicate_detection()?;
+            }
             let mut nl = Rtnl::open()?;
             nl.set_up("lo", true)?;
             for subnet in self.spec.subnets() {
                 let bridge = plan::bridge(subnet);
                 nl.add_bridge(&bridge, Some([0x02, 0x00, 172, 18, subnet, 1]))?;
                 nl.add_address(&bridge, Ipv4Net::new(plan::gateway(subnet), plan::UNDERLAY_PREFIX_LEN)?)?;
+                if dual_stack {
+                    nl.add_address(&bridge, Ipv6Net::new(plan::GATEWAY_V6, plan::UNDERLAY_PREFIX_LEN_V6)?)?;
+                }
                 nl.set_up(&bridge, true)?;
             }
             Ok(())
@@ -197,6 +209,9 @@ impl Fabric {
     fn build_node(&self, node: &Node) -> Result<()> {
         let netns = Netns::create(&node.netns)?;
         netns.run(node::program_sysctls)?;
+        if node.v6.is_some() {
+            netns.run(node::program_sysctls_v6)?;
+        }
         let file = netns.file()?;
         self.switch_netns()?.run(|| {
             let mut nl = Rtnl::open()?;
@@ -414,7 +429,9 @@ impl Fabric {
         for source in &sources {
             for pod in &pods {
                 // What does not answer does not matter: a fault may be in.
-                reach::icmp(source, pod.ip, 8, WARM_TIMEOUT)?;
+                for address in pod.addresses() {
+                    reach::icmp(source, address, 8, WARM_TIMEOUT)?;
+                }
             }
         }
         Ok(())

@@ -3,21 +3,34 @@
 //! [`program_tunnel`] makes the state what it should be from whatever it is, the way Felix's
 //! resync does, so it serves for bringing a fabric up and for undoing faults.
 
-use anyhow::{Result, anyhow};
-use ipnet::Ipv4Net;
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{link::LinkAttribute, neighbour::NeighbourState};
 
 use super::{
     Carrier,
     plan::{
-        FabricSpec, HOST_SIDE_MAC, IPIP_DEVICE, Node, POD_DEVICE, POD_GATEWAY, Pod, TUNNEL_DEVICE, UNDERLAY_DEVICE, UNDERLAY_PREFIX_LEN,
+        FabricSpec, GATEWAY_V6, HOST_SIDE_MAC, IPIP_DEVICE, Node, POD_DEVICE, POD_GATEWAY, POD_GATEWAY_V6, Pod, UNDERLAY_DEVICE,
+        UNDERLAY_PREFIX_LEN, UNDERLAY_PREFIX_LEN_V6,
     },
     sysctl,
+    vtep::{IpFamily, Vtep, vtep},
 };
 use crate::{
     netns::Netns,
     nl::{Route, Rtnl, Vxlan, absent_is_fine, errno, host_net, proto},
 };
+
+/// How long the kernel may take to give a link its link-local address; the CNI plugin gives it half a second.
+const LINK_LOCAL_DEADLINE: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LINK_LOCAL_LOOK: Duration = Duration::from_millis(1);
 
 /// Settings that a node needs before Calico starts, and those Felix writes once at its start
 /// (`configureKernel`). To be called inside the node's namespace.
@@ -29,46 +42,81 @@ pub fn program_sysctls() -> Result<()> {
     sysctl::set_if_there("net/netfilter/nf_conntrack_acct", "1")
 }
 
+/// The same for IPv6. To be called inside the node's namespace, before it has links.
+pub fn program_sysctls_v6() -> Result<()> {
+    without_duplicate_detection()?;
+    sysctl::set("net/ipv6/conf/all/forwarding", "1")
+}
+
+/// New links of the calling thread's namespace have IPv6, and do not wait a second to see whether somebody else has their address. A
+/// cluster waits for that once; a fabric would each time.
+pub fn without_duplicate_detection() -> Result<()> {
+    for (key, value) in [
+        ("all/disable_ipv6", "0"),
+        ("default/disable_ipv6", "0"),
+        ("default/accept_dad", "0"),
+    ] {
+        sysctl::set(&format!("net/ipv6/conf/{key}"), value)?;
+    }
+    Ok(())
+}
+
 /// The node's way into the underlay. To be called inside the node's namespace.
 pub fn program_underlay(node: &Node) -> Result<()> {
     let mut nl = Rtnl::open()?;
     nl.set_up("lo", true)?;
     nl.add_address(UNDERLAY_DEVICE, Ipv4Net::new(node.host_ip, UNDERLAY_PREFIX_LEN)?)?;
+    if let Some(v6) = &node.v6 {
+        nl.add_address(UNDERLAY_DEVICE, Ipv6Net::new(v6.host_ip, UNDERLAY_PREFIX_LEN_V6)?)?;
+    }
     nl.set_up(UNDERLAY_DEVICE, true)?;
-    nl.replace_route(&default_route(node))
+    nl.replace_route(&default_route(node))?;
+    if node.v6.is_some() {
+        nl.replace_route(&default_route_v6())?;
+    }
+    Ok(())
 }
 
 /// The node's default route.
 pub fn default_route(node: &Node) -> Route {
-    let mut route = Route::unicast(Ipv4Net::default(), Some(node.gateway()), UNDERLAY_DEVICE, proto::STATIC);
+    let mut route = Route::unicast(Ipv4Net::default(), Some(node.gateway().into()), UNDERLAY_DEVICE, proto::STATIC);
     route.link_scope = false;
     route
 }
 
-/// `B via T(N) dev vxlan.calico onlink`, with an `mtu` metric from 3.31 on.
-pub fn tunnel_route(spec: &FabricSpec, remote: &Node, block: Ipv4Net) -> Route {
-    let mut route = Route::unicast(block, Some(remote.tunnel_ip), TUNNEL_DEVICE, proto::BOOT);
-    route.onlink = true;
-    route.mtu = spec.routes_carry_mtu().then(|| spec.pod_mtu_bytes());
-    route
+/// A node's default route of IPv6.
+pub fn default_route_v6() -> Route {
+    Route::unicast(Ipv6Net::default(), Some(GATEWAY_V6.into()), UNDERLAY_DEVICE, proto::STATIC)
 }
 
-/// The route of `node` to a block of `remote`, or to an address that it borrowed.
-pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: Ipv4Net) -> Route {
+/// `B via T(N) dev vxlan.calico onlink`, with an `mtu` metric from 3.31 on. The device and the tunnel's address are those of the block's
+/// family; none if the fabric has no tunnel of it.
+pub fn tunnel_route(spec: &FabricSpec, remote: &Node, block: impl Into<IpNet>) -> Option<Route> {
+    let block = block.into();
+    let remote = vtep(spec, remote, IpFamily::of(block.addr()))?;
+    let mut route = Route::unicast(block, Some(remote.tunnel_ip), remote.device, proto::BOOT);
+    route.onlink = true;
+    route.mtu = spec.routes_carry_mtu().then_some(remote.mtu_bytes);
+    Some(route)
+}
+
+/// The route of `node` to a block of `remote`, or to an address that it borrowed; none if the fabric has no pool of that family.
+pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: impl Into<IpNet>) -> Option<Route> {
+    let dst = dst.into();
     let birds = spec.encapsulation.is_birds();
     let protocol = if birds { proto::BIRD } else { proto::FELIX };
     match spec.encapsulation.between(node, remote) {
         Carrier::Vxlan => tunnel_route(spec, remote, dst),
         Carrier::Ipip => {
-            let mut route = Route::unicast(dst, Some(remote.host_ip), IPIP_DEVICE, protocol);
+            let mut route = Route::unicast(dst, Some(remote.host_ip.into()), IPIP_DEVICE, protocol);
             route.onlink = true;
-            route
+            Some(route)
         }
         Carrier::Bare => {
-            let mut route = Route::unicast(dst, Some(remote.host_ip), UNDERLAY_DEVICE, protocol);
+            let mut route = Route::unicast(dst, Some(remote.host_ip.into()), UNDERLAY_DEVICE, protocol);
             // BIRD has it from the BGP next hop, Felix says so.
             route.onlink = !birds;
-            route
+            Some(route)
         }
     }
 }
@@ -78,17 +126,17 @@ pub fn block_routes(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Vec<Route
     let mut routes = Vec::new();
     let own = if spec.encapsulation.is_birds() { proto::BIRD } else { proto::FELIX };
     for other in nodes {
-        for &block in &other.blocks {
-            routes.push(if other.index == node.index {
-                Route::blackhole(block, own)
+        for block in other.all_blocks() {
+            if other.index == node.index {
+                routes.push(Route::blackhole(block, own));
             } else {
-                remote_route(spec, node, other, block)
-            });
+                routes.extend(remote_route(spec, node, other, block));
+            }
         }
     }
     for (address, borrower) in spec.loans(nodes) {
         if borrower.index != node.index {
-            routes.push(remote_route(spec, node, borrower, address));
+            routes.extend(remote_route(spec, node, borrower, address));
         }
     }
     routes
@@ -100,14 +148,25 @@ pub fn program_tunnel(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Result<
     let mut nl = Rtnl::open()?;
     match spec.encapsulation.tunnel() {
         Carrier::Vxlan => {
-            program_device(&mut nl, spec, node)?;
-            program_address(&mut nl, TUNNEL_DEVICE, node)?;
+            let own: Vec<(IpFamily, Vtep)> = IpFamily::ALL
+                .into_iter()
+                .filter_map(|family| Some((family, vtep(spec, node, family)?)))
+                .collect();
+            for (_, own) in &own {
+                program_device(&mut nl, spec, own)?;
+                program_address(&mut nl, own.device, own.tunnel_ip)?;
+            }
             program_routes(&mut nl, spec, node, nodes)?;
-            program_neighbours(&mut nl, node, nodes)
+            for (family, own) in &own {
+                let others = nodes.iter().filter(|other| other.index != node.index);
+                let remotes: Vec<Vtep> = others.filter_map(|other| vtep(spec, other, *family)).collect();
+                program_neighbours(&mut nl, own.device, &remotes)?;
+            }
+            Ok(())
         }
         Carrier::Ipip => {
             program_ipip(&mut nl, spec)?;
-            program_address(&mut nl, IPIP_DEVICE, node)?;
+            program_address(&mut nl, IPIP_DEVICE, node.tunnel_ip.into())?;
             program_routes(&mut nl, spec, node, nodes)
         }
         Carrier::Bare => program_routes(&mut nl, spec, node, nodes),
@@ -130,12 +189,15 @@ fn program_ipip(nl: &mut Rtnl, spec: &FabricSpec) -> Result<()> {
             other => other?,
         }
     }
-    nl.change_link(IPIP_DEVICE, vec![LinkAttribute::Mtu(spec.pod_mtu_bytes())])?;
+    nl.change_link(IPIP_DEVICE, vec![LinkAttribute::Mtu(spec.tunnel_mtu_bytes())])?;
     nl.set_up(IPIP_DEVICE, true)
 }
 
 /// Why this kernel cannot have the encapsulation, if it cannot. To be called inside a namespace that is thrown away.
 pub fn lacks(spec: &FabricSpec) -> Result<Option<String>> {
+    if spec.encapsulation.is_dual_stack() && sysctl::get("net/ipv6/conf/all/disable_ipv6").is_err() {
+        return Ok(Some("this kernel has no IPv6 (CONFIG_IPV6, or ipv6.disable=1)".to_owned()));
+    }
     if spec.encapsulation.tunnel() != Carrier::Ipip {
         return Ok(None);
     }
@@ -151,35 +213,40 @@ pub fn lacks(spec: &FabricSpec) -> Result<Option<String>> {
     }
 }
 
-fn program_device(nl: &mut Rtnl, spec: &FabricSpec, node: &Node) -> Result<()> {
-    let wanted = Vxlan {
+/// The tunnel device of `own` as Felix makes it.
+pub fn device(nl: &mut Rtnl, spec: &FabricSpec, own: &Vtep) -> Result<Vxlan> {
+    Ok(Vxlan {
         vni: spec.vni,
         port: spec.port,
-        local: Some(node.host_ip),
+        local: Some(own.host_ip),
         parent: nl.index(UNDERLAY_DEVICE)?,
         learning: false,
-    };
-    let mtu = spec.pod_mtu_bytes();
+    })
+}
+
+fn program_device(nl: &mut Rtnl, spec: &FabricSpec, own: &Vtep) -> Result<()> {
+    let wanted = device(nl, spec, own)?;
+    let (name, mtu) = (own.device, own.mtu_bytes);
     // Felix, too, deletes an incompatible device and makes a new one.
-    if let Some(link) = nl.link(TUNNEL_DEVICE)?
-        && (link.vxlan.as_ref() != Some(&wanted) || link.mac != node.vtep_mac)
+    if let Some(link) = nl.link(name)?
+        && (link.vxlan.as_ref() != Some(&wanted) || link.mac != own.mac)
     {
-        nl.delete_link(TUNNEL_DEVICE)?;
+        nl.delete_link(name)?;
     }
-    match nl.link(TUNNEL_DEVICE)? {
-        None => nl.add_vxlan(TUNNEL_DEVICE, node.vtep_mac, mtu, &wanted)?,
+    match nl.link(name)? {
+        None => nl.add_vxlan(name, own.mac, mtu, &wanted)?,
         Some(link) if link.mtu != mtu => {
-            nl.change_link(TUNNEL_DEVICE, vec![LinkAttribute::Mtu(mtu)])?;
+            nl.change_link(name, vec![LinkAttribute::Mtu(mtu)])?;
         }
         Some(_) => {}
     }
-    nl.set_up(TUNNEL_DEVICE, true)
+    nl.set_up(name, true)
 }
 
 /// Exactly one address, as `ensureAddressOnLink` sees to. The right one is added before others go:
 /// with its last address the device would lose its routes.
-fn program_address(nl: &mut Rtnl, device: &str, node: &Node) -> Result<()> {
-    let right = host_net(node.tunnel_ip);
+fn program_address(nl: &mut Rtnl, device: &str, address: IpAddr) -> Result<()> {
+    let right = host_net(address);
     nl.add_address(device, right)?;
     let index = nl.index(device)?;
     for (link, address) in nl.addresses()? {
@@ -192,11 +259,14 @@ fn program_address(nl: &mut Rtnl, device: &str, node: &Node) -> Result<()> {
 
 fn program_routes(nl: &mut Rtnl, spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Result<()> {
     let wanted = block_routes(spec, node, nodes);
+    let devices = spec.encapsulation.devices();
     for route in nl.routes()? {
-        // The ownership rules: whatever is on the tunnel device, or carries Felix's or BIRD's protocol.
-        let on_tunnel = route.dev.is_some() && route.dev.as_deref() == spec.encapsulation.device();
+        // The ownership rules: whatever is on the tunnel device, or carries Felix's or BIRD's protocol. So goes, as it does from Felix's, the
+        // kernel's own route to the address of IPv6's tunnel device.
+        let on_tunnel = route.dev.as_deref().is_some_and(|device| devices.contains(&device));
         let owned = on_tunnel || matches!(route.protocol, proto::FELIX | proto::BIRD);
-        if owned && !wanted.iter().any(|w| w.dst == route.dst) {
+        // IPv6 has one route for each metric.
+        if owned && !wanted.iter().any(|w| (w.dst, w.priority) == (route.dst, route.priority)) {
             absent_is_fine(nl.delete_route(&route))?;
         }
     }
@@ -206,24 +276,23 @@ fn program_routes(nl: &mut Rtnl, spec: &FabricSpec, node: &Node, nodes: &[Node])
     Ok(())
 }
 
-fn program_neighbours(nl: &mut Rtnl, node: &Node, nodes: &[Node]) -> Result<()> {
-    let index = nl.index(TUNNEL_DEVICE)?;
-    let remotes: Vec<&Node> = nodes.iter().filter(|n| n.index != node.index).collect();
+fn program_neighbours(nl: &mut Rtnl, device: &str, remotes: &[Vtep]) -> Result<()> {
+    let index = nl.index(device)?;
     for entry in nl.neighbours()? {
-        let wanted = remotes.iter().any(|n| n.tunnel_ip == entry.address);
+        let wanted = remotes.iter().any(|remote| remote.tunnel_ip == entry.address);
         if entry.link == index && !wanted && entry.state != NeighbourState::Noarp {
-            absent_is_fine(nl.delete_neighbour(TUNNEL_DEVICE, entry.address))?;
+            absent_is_fine(nl.delete_neighbour(device, entry.address))?;
         }
     }
     for entry in nl.fdb()? {
-        let wanted = remotes.iter().any(|n| n.vtep_mac[..] == entry.mac[..]);
+        let wanted = remotes.iter().any(|remote| remote.mac[..] == entry.mac[..]);
         if entry.link == index && !wanted {
-            absent_is_fine(nl.delete_fdb(TUNNEL_DEVICE, &entry.mac))?;
+            absent_is_fine(nl.delete_fdb(device, &entry.mac))?;
         }
     }
     for remote in remotes {
-        nl.replace_neighbour(TUNNEL_DEVICE, remote.tunnel_ip, remote.vtep_mac)?;
-        nl.replace_fdb(TUNNEL_DEVICE, remote.vtep_mac, remote.host_ip)?;
+        nl.replace_neighbour(device, remote.tunnel_ip, remote.mac)?;
+        nl.replace_fdb(device, remote.mac, remote.host_ip)?;
     }
     Ok(())
 }
@@ -233,10 +302,19 @@ pub fn pod_route(pod: &Pod) -> Route {
     Route::unicast(host_net(pod.ip), None, &pod.host_device, proto::BOOT)
 }
 
+/// `PODIP6 dev caliXXXXXXXXXXX metric 1024`, if the pod has an address of IPv6.
+pub fn pod_route_v6(pod: &Pod) -> Option<Route> {
+    Some(Route::unicast(host_net(pod.ip6?), None, &pod.host_device, proto::BOOT))
+}
+
 /// What the CNI plugin does for a pod (`dataplane_linux.go`), from scratch or over what is there.
 pub fn program_pod(spec: &FabricSpec, node: &Netns, pod: &Pod) -> Result<()> {
     let inside = Netns::open(&pod.netns)?;
     let inside_file = inside.file()?;
+    if pod.ip6.is_some() {
+        // Before the device is there; the node has it from its own beginning.
+        inside.run(without_duplicate_detection)?;
+    }
     node.run(|| {
         let mut nl = Rtnl::open()?;
         if nl.link(&pod.host_device)?.is_none() {
@@ -253,7 +331,7 @@ pub fn program_pod(spec: &FabricSpec, node: &Netns, pod: &Pod) -> Result<()> {
     node.run(|| program_pod_outside(pod))
 }
 
-/// Inside the pod: address, the gateway's route, the default route.
+/// Inside the pod: addresses, the gateway's route, the default routes.
 pub fn program_pod_inside(pod: &Pod) -> Result<()> {
     let mut nl = Rtnl::open()?;
     sysctl::set("net/ipv4/ip_forward", "0")?;
@@ -262,16 +340,23 @@ pub fn program_pod_inside(pod: &Pod) -> Result<()> {
         .link(POD_DEVICE)?
         .ok_or_else(|| anyhow!("{} has no {POD_DEVICE}", pod.name))?
         .index;
-    let right = host_net(pod.ip);
-    nl.add_address(POD_DEVICE, right)?;
+    let right: Vec<IpNet> = pod.addresses().into_iter().map(host_net).collect();
+    for address in &right {
+        nl.add_address(POD_DEVICE, *address)?;
+    }
     for (link, address) in nl.addresses()? {
-        if link == index && address != right {
+        if link == index && !right.contains(&address) {
             nl.delete_address(POD_DEVICE, address)?;
         }
     }
     nl.set_up(POD_DEVICE, true)?;
     nl.replace_route(&pod_gateway_route())?;
-    nl.replace_route(&pod_default_route())
+    nl.replace_route(&pod_default_route())?;
+    if pod.ip6.is_some() {
+        sysctl::set("net/ipv6/conf/all/forwarding", "0")?;
+        nl.replace_route(&pod_default_route_v6())?;
+    }
+    Ok(())
 }
 
 /// `169.254.1.1 dev eth0 scope link`.
@@ -281,10 +366,15 @@ pub fn pod_gateway_route() -> Route {
 
 /// `default via 169.254.1.1 dev eth0`.
 pub fn pod_default_route() -> Route {
-    Route::unicast(Ipv4Net::default(), Some(POD_GATEWAY), POD_DEVICE, proto::BOOT)
+    Route::unicast(Ipv4Net::default(), Some(POD_GATEWAY.into()), POD_DEVICE, proto::BOOT)
 }
 
-/// On the node: the settings of `configureProcSysForInterface`, the link, the `/32`.
+/// `default via fe80::ecee:eeff:feee:eeee dev eth0`: the address of the host's side of the veth.
+pub fn pod_default_route_v6() -> Route {
+    Route::unicast(Ipv6Net::default(), Some(POD_GATEWAY_V6.into()), POD_DEVICE, proto::BOOT)
+}
+
+/// On the node: the settings of `configureProcSysForInterface`, the link, the `/32` and the `/128`.
 pub fn program_pod_outside(pod: &Pod) -> Result<()> {
     let device = &pod.host_device;
     let conf = |key: &str| format!("net/ipv4/conf/{device}/{key}");
@@ -296,6 +386,39 @@ pub fn program_pod_outside(pod: &Pod) -> Result<()> {
     let default = sysctl::get("net/ipv4/conf/default/rp_filter")?;
     sysctl::set(&conf("rp_filter"), &default)?;
     let mut nl = Rtnl::open()?;
+    if pod.ip6.is_some() {
+        let settings = [
+            ("accept_dad", "0"),
+            ("disable_ipv6", "0"),
+            ("proxy_ndp", "1"),
+            ("forwarding", "1"),
+            ("accept_ra", "0"),
+        ];
+        for (key, value) in settings {
+            sysctl::set(&format!("net/ipv6/conf/{device}/{key}"), value)?;
+        }
+    }
     nl.set_up(device, true)?;
-    nl.replace_route(&pod_route(pod))
+    nl.replace_route(&pod_route(pod))?;
+    if let Some(route) = pod_route_v6(pod) {
+        nl.replace_route(&route)?;
+        await_link_local(&mut nl, device)?;
+    }
+    Ok(())
+}
+
+/// Until the kernel has given the link its link-local address, which it does behind the back of whoever sets the link up. Without it the
+/// node neither answers its pod nor asks for it.
+fn await_link_local(nl: &mut Rtnl, device: &str) -> Result<()> {
+    let deadline = Instant::now() + LINK_LOCAL_DEADLINE;
+    while !nl.has_link_local(device)? {
+        if Instant::now() > deadline {
+            bail!(
+                "{device} got no link-local address of IPv6 within {} s",
+                LINK_LOCAL_DEADLINE.as_secs()
+            );
+        }
+        thread::sleep(LINK_LOCAL_LOOK);
+    }
+    Ok(())
 }

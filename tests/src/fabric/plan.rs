@@ -1,17 +1,22 @@
 //! The addressing plan: from a [`FabricSpec`] follow all names and addresses, by Calico's own
 //! derivations (Felix's `vtepMACForHost`, libcalico's `VethNameForWorkload`). Pure.
 
-use std::net::Ipv4Addr;
+use std::{
+    iter,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Result, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
-use super::Encapsulation;
+use super::{Encapsulation, encapsulation::OVERHEAD_V6_BYTES};
 
 /// The tunnel device of VXLAN pools (`dataplanedefs`).
 pub const TUNNEL_DEVICE: &str = "vxlan.calico";
+/// The tunnel device of VXLAN pools of IPv6 (`dataplanedefs`).
+pub const TUNNEL_DEVICE_V6: &str = "vxlan-v6.calico";
 /// The tunnel device of IPIP pools (`dataplanedefs`).
 pub const IPIP_DEVICE: &str = "tunl0";
 /// The device that carries the underlay on every node.
@@ -26,12 +31,23 @@ pub const UNDERLAY_PREFIX_LEN: u8 = 24;
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// The pods' gateway, answered by proxy ARP.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The switch's own address of IPv6, its nodes' default gateway.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 1);
+/// Prefix length of the underlay's network of IPv6.
+pub const UNDERLAY_PREFIX_LEN_V6: u8 = 64;
+/// The pods' gateway of IPv6: the address that the kernel derives from [`HOST_SIDE_MAC`] for the host's side of the veth, where the CNI plugin
+/// reads it.
+pub const POD_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 /// The MAC that the CNI plugin gives the host's side of every workload veth.
 pub const HOST_SIDE_MAC: [u8; 6] = [0xee; 6];
 /// The IP pool.
 pub const POOL: &str = "10.244.0.0/16";
 /// Prefix length of a block.
 pub const BLOCK_PREFIX_LEN: u8 = 26;
+/// The IP pool of IPv6.
+pub const POOL_V6: &str = "fd00:10:244::/64";
+/// Prefix length of a block of IPv6.
+pub const BLOCK_PREFIX_LEN_V6: u8 = 122;
 /// Namespace of the fabric's pods in the API.
 pub const POD_NAMESPACE: &str = "default";
 
@@ -100,10 +116,26 @@ impl FabricSpec {
         }
     }
 
-    /// MTU of the tunnel device and the pods.
+    /// MTU of the tunnel device of IPv4.
+    #[must_use]
+    pub fn tunnel_mtu_bytes(&self) -> u32 {
+        self.underlay_mtu_bytes - self.encapsulation.overhead_bytes()
+    }
+
+    /// MTU of the tunnel device of IPv6.
+    #[must_use]
+    pub fn tunnel_mtu_v6_bytes(&self) -> u32 {
+        self.underlay_mtu_bytes - OVERHEAD_V6_BYTES
+    }
+
+    /// MTU of the pods: what the largest encapsulation leaves (`determinePodMTU`).
     #[must_use]
     pub fn pod_mtu_bytes(&self) -> u32 {
-        self.underlay_mtu_bytes - self.encapsulation.overhead_bytes()
+        if self.encapsulation.is_dual_stack() {
+            self.tunnel_mtu_bytes().min(self.tunnel_mtu_v6_bytes())
+        } else {
+            self.tunnel_mtu_bytes()
+        }
     }
 
     /// Subnets of the underlay.
@@ -113,15 +145,20 @@ impl FabricSpec {
 
     /// Borrowed addresses, each with the node that borrowed it.
     #[must_use]
-    pub fn loans<'n>(&self, nodes: &'n [Node]) -> Vec<(Ipv4Net, &'n Node)> {
-        self.pod_plans(nodes)
-            .into_iter()
-            .filter_map(|pod| {
-                let node = nodes.get(pod.node)?;
-                let borrowed = !node.blocks.iter().any(|block| block.contains(&pod.ip));
-                borrowed.then_some((Ipv4Net::from(pod.ip), node))
-            })
-            .collect()
+    pub fn loans<'n>(&self, nodes: &'n [Node]) -> Vec<(IpNet, &'n Node)> {
+        let mut loans = Vec::new();
+        for pod in self.pod_plans(nodes) {
+            let Some(node) = nodes.get(pod.node) else { continue };
+            if !node.blocks.iter().any(|block| block.contains(&pod.ip)) {
+                loans.push((IpNet::from(IpAddr::V4(pod.ip)), node));
+            }
+            if let (Some(v6), Some(ip)) = (&node.v6, pod.ip6)
+                && !v6.blocks.iter().any(|block| block.contains(&ip))
+            {
+                loans.push((IpNet::from(IpAddr::V6(ip)), node));
+            }
+        }
+        loans
     }
 
     /// Felix puts an `mtu` metric on tunnel routes from 3.31 on.
@@ -150,13 +187,14 @@ impl FabricSpec {
         for node in nodes {
             for number in 1..=self.pods_per_node {
                 let mut pod = Pod::plan(self, node, number);
-                let lender = nodes.last().and_then(|last| last.blocks.get(1));
-                if let Some(block) = lender
-                    && self.borrows
-                    && node.index == 1
-                    && number == self.pods_per_node
-                {
-                    pod.ip = Ipv4Addr::from(u32::from(block.network()) + 40);
+                let borrows = self.borrows && node.index == 1 && number == self.pods_per_node;
+                if let Some(lender) = nodes.last().filter(|_| borrows) {
+                    if let Some(block) = lender.blocks.get(1) {
+                        pod.ip = Ipv4Addr::from(u32::from(block.network()) + 40);
+                    }
+                    if let Some(block) = lender.v6.as_ref().and_then(|v6| v6.blocks.get(1)) {
+                        pod.ip6 = Some(Ipv6Addr::from(u128::from(block.network()) + 40));
+                    }
                 }
                 pods.push(pod);
             }
@@ -191,6 +229,42 @@ pub struct Node {
     pub vtep_mac: [u8; 6],
     /// blocks affine to it
     pub blocks: Vec<Ipv4Net>,
+    /// the same of IPv6, where the fabric has it
+    #[serde(default)]
+    pub v6: Option<NodeV6>,
+}
+
+/// What a node has of IPv6.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeV6 {
+    /// its address on the underlay
+    pub host_ip: Ipv6Addr,
+    /// address of its tunnel device: the first of its first block
+    pub tunnel_ip: Ipv6Addr,
+    /// MAC of its tunnel device
+    pub vtep_mac: [u8; 6],
+    /// blocks affine to it
+    pub blocks: Vec<Ipv6Net>,
+}
+
+impl NodeV6 {
+    fn plan(name: &str, offset: u8, blocks: Vec<Ipv6Net>) -> Result<Self> {
+        let Some(first) = blocks.first() else {
+            bail!("{name} has no block of IPv6");
+        };
+        Ok(Self {
+            host_ip: Ipv6Addr::from(u128::from(GATEWAY_V6) + 1 + u128::from(offset)),
+            tunnel_ip: first.network(),
+            vtep_mac: vtep_mac_v6(name),
+            blocks,
+        })
+    }
+
+    /// The node's main block.
+    #[must_use]
+    pub fn block(&self) -> Ipv6Net {
+        self.blocks[0]
+    }
 }
 
 impl Node {
@@ -199,11 +273,16 @@ impl Node {
         let letter = char::from(b'a' + offset);
         let name = format!("node-{letter}");
         let subnet = u8::from(spec.encapsulation.crosses_subnets() && index % 3 == 2);
-        let mut blocks = vec![block(7 + index * 75)?];
+        let mut numbers = vec![7 + index * 75];
         // The last node owns a second block, without pods: routes and blackholes are per block.
         if index + 1 == spec.nodes {
-            blocks.push(block(1003)?);
+            numbers.push(1003);
         }
+        let blocks = numbers.iter().map(|number| block(*number)).collect::<Result<Vec<_>>>()?;
+        let v6 = spec.encapsulation.is_dual_stack().then(|| {
+            let blocks = numbers.iter().map(|number| block_v6(*number)).collect::<Result<Vec<_>>>()?;
+            NodeV6::plan(&name, offset, blocks)
+        });
         Ok(Self {
             index,
             subnet,
@@ -214,6 +293,7 @@ impl Node {
             tunnel_ip: blocks[0].network(),
             vtep_mac: vtep_mac(&name),
             blocks,
+            v6: v6.transpose()?,
             letter,
             name,
         })
@@ -229,6 +309,14 @@ impl Node {
     #[must_use]
     pub fn block(&self) -> Ipv4Net {
         self.blocks[0]
+    }
+
+    /// Its blocks of either family.
+    #[must_use]
+    pub fn all_blocks(&self) -> Vec<IpNet> {
+        let v6 = self.v6.iter().flat_map(|v6| &v6.blocks);
+        let v4 = self.blocks.iter().copied().map(IpNet::V4);
+        v4.chain(v6.copied().map(IpNet::V6)).collect()
     }
 }
 
@@ -250,6 +338,13 @@ fn block(number: usize) -> Result<Ipv4Net> {
     let base = u32::from(Ipv4Addr::new(10, 244, 0, 0));
     let offset = u32::try_from(number % 1024)? << (32 - BLOCK_PREFIX_LEN);
     Ok(Ipv4Net::new(Ipv4Addr::from(base + offset), BLOCK_PREFIX_LEN)?)
+}
+
+/// The `number`th block of the pool of IPv6: other numbers than IPv4's, so that nothing can take the one for the other's.
+fn block_v6(number: usize) -> Result<Ipv6Net> {
+    let base = u128::from(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0));
+    let offset = u128::try_from(5000 + number * 3)? << (128 - BLOCK_PREFIX_LEN_V6);
+    Ok(Ipv6Net::new(Ipv6Addr::from(base + offset), BLOCK_PREFIX_LEN_V6)?)
 }
 
 /// Where a pod is in its life, as the API tells it.
@@ -279,6 +374,9 @@ pub struct Pod {
     pub netns: String,
     /// its address
     pub ip: Ipv4Addr,
+    /// its address of IPv6, where the fabric has it
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
     /// the host's side of its veth
     pub host_device: String,
     /// the sandbox's id, which names the IPAM handle
@@ -296,9 +394,11 @@ impl Pod {
     pub fn plan(spec: &FabricSpec, node: &Node, number: usize) -> Self {
         let name = format!("pod-{}{number}", node.letter);
         let ordinal = 36 + u32::try_from(number % 27).unwrap_or(0);
+        let ip6 = |v6: &NodeV6| Ipv6Addr::from(u128::from(v6.block().network()) + u128::from(ordinal));
         Self {
             netns: format!("{}-{name}", spec.prefix),
             ip: Ipv4Addr::from(u32::from(node.block().network()) + ordinal),
+            ip6: node.v6.as_ref().map(ip6),
             host_device: host_device(POD_NAMESPACE, &name),
             container_id: hex(&Sha1::digest(format!("sandbox of {name}"))),
             phase: Phase::Running,
@@ -308,6 +408,13 @@ impl Pod {
             number,
             name,
         }
+    }
+
+    /// Its addresses, IPv4 first.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let v6 = self.ip6.map(IpAddr::V6);
+        iter::once(IpAddr::V4(self.ip)).chain(v6).collect()
     }
 
     /// MAC of its own device. Calico leaves the choice to the kernel; here a pod whose network is made
@@ -330,6 +437,12 @@ impl Pod {
 pub fn vtep_mac(node: &str) -> [u8; 6] {
     let digest = Sha1::digest(node.as_bytes());
     [0x66, digest[0], digest[1], digest[2], digest[3], digest[4]]
+}
+
+/// `66:` and the first five bytes of SHA-1 of the node's name with `-v6` behind it (`vtepMACForHost`).
+#[must_use]
+pub fn vtep_mac_v6(node: &str) -> [u8; 6] {
+    vtep_mac(&format!("{node}-v6"))
 }
 
 /// `cali` and eleven hex digits of SHA-1 of `namespace.pod` (`VethNameForWorkload`).
@@ -361,6 +474,7 @@ mod tests {
         // Vectors computed from Calico's own functions.
         assert_eq!(mac_text(&vtep_mac("node-1")), "66:b3:68:28:39:8e");
         assert_eq!(mac_text(&vtep_mac("kind-worker")), "66:46:b3:ce:05:5d");
+        assert_eq!(mac_text(&vtep_mac_v6("kind-worker")), "66:49:30:91:8e:81");
         assert_eq!(host_device("default", "nginx"), "calic440f455693");
         assert_eq!(host_device("kube-system", "coredns-abc"), "cali3d5d6ab04b5");
     }
@@ -388,6 +502,37 @@ mod tests {
         ips.sort();
         ips.dedup();
         assert_eq!(ips.len(), all);
+    }
+
+    #[test]
+    fn both_families_of_a_dual_stack_fabric_are_planned_alike() {
+        let spec = FabricSpec {
+            nodes: 26,
+            pods_per_node: 20,
+            ..FabricSpec::of("t", Encapsulation::VxlanDualStack)
+        };
+        let nodes = spec.node_plans().unwrap();
+        let pods = spec.pod_plans(&nodes);
+        let pool: Ipv6Net = POOL_V6.parse().unwrap();
+        let mut ips: Vec<Ipv6Addr> = pods.iter().map(|pod| pod.ip6.unwrap()).collect();
+        for node in &nodes {
+            let v6 = node.v6.as_ref().unwrap();
+            assert_eq!(v6.blocks.len(), node.blocks.len());
+            assert!(v6.blocks.iter().all(|block| pool.contains(block)));
+            ips.push(v6.tunnel_ip);
+        }
+        let all = ips.len();
+        ips.sort();
+        ips.dedup();
+        assert_eq!(ips.len(), all);
+        assert_eq!(nodes[0].v6.as_ref().unwrap().host_ip.to_string(), "fd00:172:18::2");
+        let loans: Vec<bool> = spec.loans(&nodes).iter().map(|(net, _)| net.addr().is_ipv6()).collect();
+        assert_eq!(loans, [false, true]);
+        assert_eq!(
+            (spec.tunnel_mtu_bytes(), spec.tunnel_mtu_v6_bytes(), spec.pod_mtu_bytes()),
+            (1450, 1430, 1430)
+        );
+        assert!(FabricSpec::default().node_plans().unwrap().iter().all(|node| node.v6.is_none()));
     }
 
     #[test]

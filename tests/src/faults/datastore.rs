@@ -96,7 +96,7 @@ fn duplicate_pod_ip(cast: &Cast<'_>) -> Result<Outcome> {
 fn two_owners(cast: &Cast<'_>) -> Result<Outcome> {
     let mut steps = Vec::new();
     overriding(cast, &mut steps, |overrides| {
-        overrides.affinity_nodes.insert(cast.b.block(), cast.c.name.clone());
+        overrides.affinity_nodes.insert(cast.b.block().into(), cast.c.name.clone());
     })?;
     injected(steps)
 }
@@ -111,7 +111,9 @@ fn no_tunnel_address(cast: &Cast<'_>) -> Result<Outcome> {
     for node in cast.fabric.nodes().iter().filter(|node| node.index != cast.b.index) {
         cast.on(node, |nl| {
             for block in &cast.b.blocks {
-                nl.delete_route(&tunnel_route(spec, cast.b, *block))?;
+                if let Some(route) = tunnel_route(spec, cast.b, *block) {
+                    nl.delete_route(&route)?;
+                }
             }
             nl.delete_neighbour(TUNNEL_DEVICE, cast.b.tunnel_ip)?;
             nl.delete_fdb(TUNNEL_DEVICE, &cast.b.vtep_mac)

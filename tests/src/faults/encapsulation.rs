@@ -291,15 +291,15 @@ fn replace(cast: &Cast<'_>, route: &Route) -> Result<Outcome> {
 }
 
 fn missing(cast: &Cast<'_>, to: &Node) -> Result<Outcome> {
-    let route = remote_route(cast.fabric.spec(), cast.a, to, to.block());
+    let route = remote_route(cast.fabric.spec(), cast.a, to, to.block()).context("the fabric has no such pool")?;
     cast.on(cast.a, |nl| nl.delete_route(&route))?;
     restore(cast)
 }
 
 fn neighbour_through_tunnel(cast: &Cast<'_>) -> Result<Outcome> {
     let mut route = match cast.fabric.spec().encapsulation.tunnel() {
-        Carrier::Vxlan => Route::unicast(cast.b.block(), Some(cast.b.tunnel_ip), TUNNEL_DEVICE, proto::BOOT),
-        Carrier::Ipip | Carrier::Bare => Route::unicast(cast.b.block(), Some(cast.b.host_ip), IPIP_DEVICE, proto::BIRD),
+        Carrier::Vxlan => Route::unicast(cast.b.block(), Some(cast.b.tunnel_ip.into()), TUNNEL_DEVICE, proto::BOOT),
+        Carrier::Ipip | Carrier::Bare => Route::unicast(cast.b.block(), Some(cast.b.host_ip.into()), IPIP_DEVICE, proto::BIRD),
     };
     route.onlink = true;
     replace(cast, &route)
@@ -310,7 +310,7 @@ fn far_node_without_tunnel(cast: &Cast<'_>) -> Result<Outcome> {
     let protocol = if spec.encapsulation.is_birds() { proto::BIRD } else { proto::FELIX };
     replace(
         cast,
-        &Route::unicast(cast.c.block(), Some(cast.a.gateway()), UNDERLAY_DEVICE, protocol),
+        &Route::unicast(cast.c.block(), Some(cast.a.gateway().into()), UNDERLAY_DEVICE, protocol),
     )
 }
 
@@ -324,7 +324,10 @@ fn stale_bird_route(cast: &Cast<'_>) -> Result<Outcome> {
     } else {
         cast.a.gateway()
     };
-    replace(cast, &Route::unicast(cast.c.block(), Some(via), UNDERLAY_DEVICE, proto::BIRD))
+    replace(
+        cast,
+        &Route::unicast(cast.c.block(), Some(via.into()), UNDERLAY_DEVICE, proto::BIRD),
+    )
 }
 
 fn moved_block_blackhole(cast: &Cast<'_>) -> Result<Outcome> {
@@ -342,7 +345,7 @@ fn borrowed_without_route(cast: &Cast<'_>) -> Result<Outcome> {
     let Some((address, borrower)) = loans.first() else {
         return Ok(Outcome::Skipped("no pod of this fabric has a borrowed address".to_owned()));
     };
-    let route = remote_route(spec, cast.a, borrower, *address);
+    let route = remote_route(spec, cast.a, borrower, *address).context("the fabric has no such pool")?;
     cast.on(cast.a, |nl| nl.delete_route(&route))?;
     restore(cast)
 }

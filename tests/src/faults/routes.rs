@@ -116,8 +116,12 @@ fn restore(node: &Node) -> Step {
     Step::Tunnel(node.name.clone())
 }
 
+fn to_block(cast: &Cast<'_>, to: &Node) -> Result<Route> {
+    tunnel_route(cast.fabric.spec(), to, to.block()).context("the fabric has no tunnel")
+}
+
 fn missing(cast: &Cast<'_>, on: &Node, to: &Node) -> Result<Outcome> {
-    let route = tunnel_route(cast.fabric.spec(), to, to.block());
+    let route = to_block(cast, to)?;
     cast.on(on, |nl| nl.delete_route(&route))?;
     injected(vec![restore(on)])
 }
@@ -126,14 +130,14 @@ fn wrong_next_hop(cast: &Cast<'_>) -> Result<Outcome> {
     if !cast.has_third() {
         return needs_third();
     }
-    let mut route = tunnel_route(cast.fabric.spec(), cast.b, cast.b.block());
-    route.via = Some(cast.c.tunnel_ip);
+    let mut route = to_block(cast, cast.b)?;
+    route.via = Some(cast.c.tunnel_ip.into());
     cast.on(cast.a, |nl| nl.replace_route(&route))?;
     injected(vec![restore(cast.a)])
 }
 
 fn wrong_device(cast: &Cast<'_>) -> Result<Outcome> {
-    let route = Route::unicast(cast.b.block(), Some(GATEWAY), UNDERLAY_DEVICE, proto::BOOT);
+    let route = Route::unicast(cast.b.block(), Some(GATEWAY.into()), UNDERLAY_DEVICE, proto::BOOT);
     cast.on(cast.a, |nl| nl.replace_route(&route))?;
     injected(vec![restore(cast.a)])
 }
@@ -177,7 +181,7 @@ fn hijacked_by_rule(cast: &Cast<'_>) -> Result<Outcome> {
         to: cast.b.block(),
         table: 52,
     };
-    let mut route = Route::unicast(cast.b.block(), Some(GATEWAY), UNDERLAY_DEVICE, proto::STATIC);
+    let mut route = Route::unicast(cast.b.block(), Some(GATEWAY.into()), UNDERLAY_DEVICE, proto::STATIC);
     route.table = 52;
     cast.on(cast.a, |nl| {
         nl.add_route(&route)?;
@@ -197,7 +201,7 @@ fn blackhole_missing(cast: &Cast<'_>) -> Result<Outcome> {
     let routes = block_routes(cast.fabric.spec(), cast.b, cast.fabric.nodes());
     let own = routes
         .iter()
-        .find(|route| route.dst == cast.b.block())
+        .find(|route| route.dst == cast.b.block().into())
         .context("a node has a blackhole for its block")?;
     cast.on(cast.b, |nl| nl.delete_route(own))?;
     injected(vec![restore(cast.b)])

@@ -104,7 +104,7 @@ fn rp_filter(cast: &Cast<'_>) -> Result<Outcome> {
         Step::DeleteNeighbour {
             netns: cast.a.netns.clone(),
             link: UNDERLAY_DEVICE.to_owned(),
-            address: cast.b.host_ip,
+            address: cast.b.host_ip.into(),
         },
     ])
 }

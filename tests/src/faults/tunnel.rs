@@ -1,6 +1,6 @@
 //! The tunnel device: gone, down, different.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use netlink_packet_route::link::LinkAttribute;
 use std::net::Ipv4Addr;
 
@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     fabric::{
-        node::block_routes,
-        plan::{TUNNEL_DEVICE, UNDERLAY_DEVICE},
+        node::{block_routes, device},
+        plan::TUNNEL_DEVICE,
+        vtep::{IpFamily, vtep},
     },
     nl::{Vxlan, host_net},
 };
@@ -53,7 +54,7 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "tunnel-device-wrong-local",
         description: "the tunnel device of a node sends from an address that is not the node's (it came back with another one)",
         incidents: &["projectcalico/calico#8700", "projectcalico/calico#6954"],
-        injection: Injection::Fabric(|cast| remade(cast, |vxlan| vxlan.local = Some(FOREIGN_LOCAL))),
+        injection: Injection::Fabric(|cast| remade(cast, |vxlan| vxlan.local = Some(FOREIGN_LOCAL.into()))),
         expect: |cast| whole_node(cast, "tunnel-device-misconfigured").mentioning("172.18.0.222"),
     },
     Fault {
@@ -110,27 +111,28 @@ fn down(cast: &Cast<'_>) -> Result<Outcome> {
 
 /// The device made anew with one attribute different, and everything else as it was.
 fn remade(cast: &Cast<'_>, change: fn(&mut Vxlan)) -> Result<Outcome> {
+    remade_of(cast, IpFamily::V4, change)
+}
+
+/// The same for the tunnel device of a family; what the fabric does not have of it is not touched.
+pub(super) fn remade_of(cast: &Cast<'_>, family: IpFamily, change: fn(&mut Vxlan)) -> Result<Outcome> {
     let spec = cast.fabric.spec();
     let nodes = cast.fabric.nodes();
+    let own = vtep(spec, cast.b, family).context("the fabric has no tunnel of that family")?;
     cast.on(cast.b, |nl| {
-        let mut vxlan = Vxlan {
-            vni: spec.vni,
-            port: spec.port,
-            local: Some(cast.b.host_ip),
-            parent: nl.index(UNDERLAY_DEVICE)?,
-            learning: false,
-        };
+        let mut vxlan = device(nl, spec, &own)?;
         change(&mut vxlan);
-        nl.delete_link(TUNNEL_DEVICE)?;
-        nl.add_vxlan(TUNNEL_DEVICE, cast.b.vtep_mac, spec.pod_mtu_bytes(), &vxlan)?;
-        nl.set_up(TUNNEL_DEVICE, true)?;
-        nl.add_address(TUNNEL_DEVICE, host_net(cast.b.tunnel_ip))?;
+        nl.delete_link(own.device)?;
+        nl.add_vxlan(own.device, own.mac, own.mtu_bytes, &vxlan)?;
+        nl.set_up(own.device, true)?;
+        nl.add_address(own.device, host_net(own.tunnel_ip))?;
         for route in block_routes(spec, cast.b, nodes) {
             nl.replace_route(&route)?;
         }
-        for remote in nodes.iter().filter(|node| node.index != cast.b.index) {
-            nl.replace_neighbour(TUNNEL_DEVICE, remote.tunnel_ip, remote.vtep_mac)?;
-            nl.replace_fdb(TUNNEL_DEVICE, remote.vtep_mac, remote.host_ip)?;
+        let others = nodes.iter().filter(|node| node.index != cast.b.index);
+        for remote in others.filter_map(|node| vtep(spec, node, family)) {
+            nl.replace_neighbour(own.device, remote.tunnel_ip, remote.mac)?;
+            nl.replace_fdb(own.device, remote.mac, remote.host_ip)?;
         }
         Ok(())
     })?;

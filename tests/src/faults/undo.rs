@@ -1,6 +1,6 @@
 //! Undoing: steps that put things back, as data.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -70,14 +70,14 @@ pub enum Step {
         /// the rule
         rule: Rule,
     },
-    /// delete an ARP entry
+    /// delete a neighbour
     DeleteNeighbour {
         /// namespace
         netns: String,
         /// its link
         link: String,
         /// its address
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// delete an nf_tables table
     DropTable {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{CREATED, uid};
 use crate::fabric::{
     State,
-    plan::{BLOCK_PREFIX_LEN, POOL},
+    plan::{BLOCK_PREFIX_LEN, BLOCK_PREFIX_LEN_V6, POOL, POOL_V6},
 };
 
 pub(super) fn objects(state: &State) -> Vec<Value> {
@@ -38,7 +38,21 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
         felix["programClusterRoutes"] = json!(by_felix);
         bgp["programClusterRoutes"] = json!(by_bird);
     }
-    vec![
+    let v6 = object(
+        "IPPool",
+        "default-ipv6-ippool",
+        json!({
+            "allowedUses": ["Workload", "Tunnel"],
+            "assignmentMode": "Automatic",
+            "blockSize": BLOCK_PREFIX_LEN_V6,
+            "cidr": POOL_V6,
+            "ipipMode": "Never",
+            "natOutgoing": false,
+            "nodeSelector": "all()",
+            "vxlanMode": "Always",
+        }),
+    );
+    let mut objects = vec![
         object(
             "IPPool",
             "default-ipv4-ippool",
@@ -65,7 +79,11 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
                 "datastoreReady": true,
             }),
         ),
-    ]
+    ];
+    if state.spec.encapsulation.is_dual_stack() {
+        objects.push(v6);
+    }
+    objects
 }
 
 /// The calico-node container, the same in the DaemonSet and in its pods.
@@ -73,7 +91,8 @@ pub(super) fn calico_node_container(state: &State) -> Value {
     let backend = if state.spec.encapsulation.is_birds() { "bird" } else { "vxlan" };
     let (vxlan, ipip) = state.spec.encapsulation.pool_modes();
     let env = |name: &str, value: &str| json!({ "name": name, "value": value });
-    json!({
+    let dual_stack = state.spec.encapsulation.is_dual_stack();
+    let mut container = json!({
         "env": [
             env("DATASTORE_TYPE", "kubernetes"),
             env("WAIT_FOR_DATASTORE", "true"),
@@ -88,14 +107,19 @@ pub(super) fn calico_node_container(state: &State) -> Value {
             env("CALICO_IPV4POOL_VXLAN", vxlan),
             env("CALICO_DISABLE_FILE_LOGGING", "true"),
             env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT"),
-            env("FELIX_IPV6SUPPORT", "false"),
+            env("FELIX_IPV6SUPPORT", if dual_stack { "true" } else { "false" }),
             env("FELIX_HEALTHENABLED", "true"),
         ],
         "image": format!("calico/node:{}", state.calico_version()),
         "name": "calico-node",
         "resources": { "requests": { "cpu": "250m" } },
         "securityContext": { "privileged": true },
-    })
+    });
+    if dual_stack && let Some(all) = container["env"].as_array_mut() {
+        all.push(env("IP6", "autodetect"));
+        all.push(env("CALICO_IPV6POOL_VXLAN", "Always"));
+    }
+    container
 }
 
 pub(super) fn daemon_set(state: &State) -> Value {

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{CREATED, uid};
-use crate::fabric::{Carrier, Node, State, plan::UNDERLAY_PREFIX_LEN};
+use crate::fabric::{
+    Carrier, Node, State,
+    plan::{UNDERLAY_PREFIX_LEN, UNDERLAY_PREFIX_LEN_V6},
+};
 
 pub(super) fn nodes(state: &State) -> Vec<Value> {
     state.nodes.iter().map(|node| object(state, node)).collect()
@@ -25,6 +28,13 @@ fn object(state: &State, node: &Node) -> Value {
     {
         annotations[key] = json!(node.tunnel_ip.to_string());
     }
+    let mut addresses = vec![json!({ "address": node.host_ip.to_string(), "type": "InternalIP" })];
+    if let Some(v6) = &node.v6 {
+        annotations["projectcalico.org/IPv6Address"] = json!(format!("{}/{UNDERLAY_PREFIX_LEN_V6}", v6.host_ip));
+        annotations["projectcalico.org/IPv6VXLANTunnelAddr"] = json!(v6.tunnel_ip.to_string());
+        addresses.push(json!({ "address": v6.host_ip.to_string(), "type": "InternalIP" }));
+    }
+    addresses.push(json!({ "address": node.name, "type": "Hostname" }));
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         json!({
             "lastHeartbeatTime": CREATED,
@@ -52,10 +62,7 @@ fn object(state: &State, node: &Node) -> Value {
         },
         "spec": {},
         "status": {
-            "addresses": [
-                { "address": node.host_ip.to_string(), "type": "InternalIP" },
-                { "address": node.name, "type": "Hostname" },
-            ],
+            "addresses": addresses,
             "conditions": [
                 condition("NetworkUnavailable", "False", "CalicoIsUp", "Calico is running on this node"),
                 condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),

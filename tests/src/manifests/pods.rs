@@ -1,5 +1,7 @@
 //! Pods: the fabric's own, and one calico-node for each node.
 
+use std::iter;
+
 use serde_json::{Value, json};
 
 use super::{CREATED, config::calico_node_container, uid};
@@ -62,6 +64,11 @@ fn container_status(name: &str, image: &str, container: &str) -> Value {
 fn workload(state: &State, pod: &Pod, bare: bool) -> Value {
     let node = &state.nodes[pod.node];
     let ip = state.overrides.pod_ips.get(&pod.key()).unwrap_or(&pod.ip).to_string();
+    let ip6 = pod.ip6.map(|ip| ip.to_string());
+    let nets: Vec<String> = iter::once(format!("{ip}/32"))
+        .chain(ip6.iter().map(|ip| format!("{ip}/128")))
+        .collect();
+    let ips: Vec<Value> = iter::once(&ip).chain(&ip6).map(|ip| json!({ "ip": ip })).collect();
     let image = "example/web:1.0";
     let mut object = json!({
         "apiVersion": "v1",
@@ -70,7 +77,7 @@ fn workload(state: &State, pod: &Pod, bare: bool) -> Value {
             "annotations": {
                 "cni.projectcalico.org/containerID": pod.container_id,
                 "cni.projectcalico.org/podIP": format!("{ip}/32"),
-                "cni.projectcalico.org/podIPs": format!("{ip}/32"),
+                "cni.projectcalico.org/podIPs": nets.join(","),
             },
             "creationTimestamp": CREATED,
             "labels": { "app": "web", "pod-template-hash": "6d4cf56db6" },
@@ -88,10 +95,10 @@ fn workload(state: &State, pod: &Pod, bare: bool) -> Value {
             "conditions": conditions(),
             "containerStatuses": [ container_status("web", image, &pod.container_id) ],
             "hostIP": node.host_ip.to_string(),
-            "hostIPs": [ { "ip": node.host_ip.to_string() } ],
+            "hostIPs": host_ips(node),
             "phase": "Running",
             "podIP": ip,
-            "podIPs": [ { "ip": ip } ],
+            "podIPs": ips,
             "qosClass": "BestEffort",
             "startTime": CREATED,
         },
@@ -117,6 +124,11 @@ fn workload(state: &State, pod: &Pod, bare: bool) -> Value {
         metadata.insert("ownerReferences".to_owned(), owner("apps/v1", "ReplicaSet", "web-6d4cf56db6"));
     }
     object
+}
+
+fn host_ips(node: &Node) -> Value {
+    let v6 = node.v6.iter().map(|v6| json!({ "ip": v6.host_ip.to_string() }));
+    iter::once(json!({ "ip": node.host_ip.to_string() })).chain(v6).collect()
 }
 
 fn owner(version: &str, kind: &str, name: &str) -> Value {
@@ -162,10 +174,10 @@ fn calico_node(state: &State, node: &Node) -> Value {
             "conditions": conditions(),
             "containerStatuses": [ status ],
             "hostIP": node.host_ip.to_string(),
-            "hostIPs": [ { "ip": node.host_ip.to_string() } ],
+            "hostIPs": host_ips(node),
             "phase": "Running",
             "podIP": node.host_ip.to_string(),
-            "podIPs": [ { "ip": node.host_ip.to_string() } ],
+            "podIPs": host_ips(node),
             "qosClass": "Burstable",
             "startTime": CREATED,
         },

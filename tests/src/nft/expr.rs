@@ -1,6 +1,6 @@
 //! Expressions, and short ways to write the rules that the fabric and the faults need.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Attributes;
 
@@ -152,7 +152,7 @@ pub fn ifname(name: &str) -> Vec<u8> {
 
 /// Parts of rules, to be concatenated.
 pub mod rules {
-    use super::{Cmp, Expr, Ipv4Addr, META_IIFNAME, META_L4PROTO, META_OIFNAME, META_PROTOCOL, Verdict, ifname};
+    use super::{Cmp, Expr, IpAddr, META_IIFNAME, META_L4PROTO, META_OIFNAME, META_PROTOCOL, Verdict, ifname};
     use ipnet::Ipv4Net;
 
     /// Comparison with an interface name; a trailing `*` matches a prefix.
@@ -203,6 +203,12 @@ pub mod rules {
         vec![Expr::Payload(1, 12, 4), Expr::InSet(set.to_owned())]
     }
 
+    /// `ip6 saddr @SET`
+    #[must_use]
+    pub fn saddr_in_v6(set: &str) -> Vec<Expr> {
+        vec![Expr::Payload(1, 8, 16), Expr::InSet(set.to_owned())]
+    }
+
     /// `meta protocol ip`, for netdev tables, where the netfilter protocol is that of the hook.
     #[must_use]
     pub fn ipv4() -> Vec<Expr> {
@@ -250,7 +256,10 @@ pub mod rules {
 
     /// The address as a set's key.
     #[must_use]
-    pub fn key(address: Ipv4Addr) -> Vec<u8> {
-        address.octets().to_vec()
+    pub fn key(address: impl Into<IpAddr>) -> Vec<u8> {
+        match address.into() {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        }
     }
 }

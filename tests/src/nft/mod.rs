@@ -44,6 +44,8 @@ pub enum Family {
     Inet,
     /// IPv4
     Ip,
+    /// IPv6
+    Ip6,
     /// one device's ingress or egress
     Netdev,
     /// a bridge's frames
@@ -57,6 +59,7 @@ impl Family {
             Self::Ip => 2,
             Self::Netdev => 5,
             Self::Bridge => 7,
+            Self::Ip6 => 10,
         }
     }
 }
@@ -207,9 +210,10 @@ impl Batch {
         );
     }
 
-    /// A set of IPv4 addresses.
+    /// A set of addresses: of IPv6 in a table of that family, else of IPv4.
     pub fn address_set(&mut self, family: Family, table: &str, set: &str) {
-        // Key type 7 is `ipv4_addr` to the nft program; the kernel does not look at it.
+        // Key types 7 and 8 are `ipv4_addr` and `ipv6_addr` to the nft program; the kernel does not look at it.
+        let (kind, length) = if family == Family::Ip6 { (8, 16) } else { (7, 4) };
         self.push(
             NEWSET,
             NLM_F_CREATE,
@@ -218,8 +222,8 @@ impl Batch {
                 .text(1, table)
                 .text(2, set)
                 .number(3, 0)
-                .number(4, 7)
-                .number(5, 4)
+                .number(4, kind)
+                .number(5, length)
                 .number(10, 1),
         );
     }

@@ -1,6 +1,6 @@
 //! Links: veth pairs across namespaces, bridges, the tunnel device.
 
-use std::{fs::File, net::Ipv4Addr, os::fd::AsRawFd};
+use std::{fs::File, net::IpAddr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, anyhow};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -42,7 +42,7 @@ pub struct Vxlan {
     /// UDP port
     pub port: u16,
     /// outer source address
-    pub local: Option<Ipv4Addr>,
+    pub local: Option<IpAddr>,
     /// index of the parent device
     pub parent: u32,
     /// learning of addresses from received packets
@@ -148,8 +148,10 @@ impl Rtnl {
             InfoVxlan::UDPZeroCsumRX(false),
             InfoVxlan::Port(vxlan.port),
         ];
-        if let Some(local) = vxlan.local {
-            data.push(InfoVxlan::Local(local));
+        match vxlan.local {
+            Some(IpAddr::V4(local)) => data.push(InfoVxlan::Local(local)),
+            Some(IpAddr::V6(local)) => data.push(InfoVxlan::Local6(local)),
+            None => {}
         }
         self.add_link(vec![
             LinkAttribute::IfName(name.to_owned()),
@@ -257,7 +259,8 @@ fn describe_vxlan(data: &[InfoVxlan]) -> Vxlan {
         match attribute {
             InfoVxlan::Id(vni) => vxlan.vni = *vni,
             InfoVxlan::Port(port) => vxlan.port = *port,
-            InfoVxlan::Local(local) => vxlan.local = Some(*local),
+            InfoVxlan::Local(local) => vxlan.local = Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => vxlan.local = Some(IpAddr::V6(*local)),
             InfoVxlan::Link(parent) => vxlan.parent = *parent,
             InfoVxlan::Learning(learning) => vxlan.learning = *learning,
             _ => {}

@@ -10,11 +10,11 @@ mod neighbour;
 mod route;
 mod rule;
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::host_net;
@@ -28,6 +28,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// The dump was interrupted by a change and is not consistent.
 const NLM_F_DUMP_INTR: u16 = 0x10;
+/// What the kernel is asked about one after the other.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 /// How often an interrupted dump is repeated.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -203,6 +205,14 @@ impl Rtnl {
                 }
             }
         }
+    }
+}
+
+/// The family of an address.
+fn family_of(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 

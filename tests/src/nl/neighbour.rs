@@ -1,6 +1,6 @@
-//! Neighbours (ARP entries) and forwarding-database entries of the tunnel device.
+//! Neighbours (entries of ARP and of neighbour discovery) and forwarding-database entries of the tunnel device.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -9,15 +9,15 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 
-use super::{Rtnl, absent_is_fine};
+use super::{FAMILIES, Rtnl, absent_is_fine, family_of};
 
-/// One ARP entry.
+/// One entry of ARP or of neighbour discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     /// index of the link
     pub link: u32,
     /// protocol address
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// link-layer address, none while it is being resolved or has failed
     pub mac: Option<Vec<u8>>,
     /// its state
@@ -32,7 +32,7 @@ pub struct FdbEntry {
     /// inner destination MAC
     pub mac: Vec<u8>,
     /// outer destination
-    pub remote: Ipv4Addr,
+    pub remote: IpAddr,
     /// its state
     pub state: NeighbourState,
 }
@@ -49,31 +49,34 @@ impl Rtnl {
         Ok(message)
     }
 
-    /// A permanent ARP entry.
-    pub fn replace_neighbour(&mut self, link: &str, ip: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
-        let mut message = self.neighbour_message(link, AddressFamily::Inet)?;
+    /// A permanent neighbour.
+    pub fn replace_neighbour(&mut self, link: &str, ip: impl Into<IpAddr>, mac: [u8; 6]) -> Result<()> {
+        let ip = ip.into();
+        let mut message = self.neighbour_message(link, family_of(ip))?;
         message.attributes = vec![
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)),
+            NeighbourAttribute::Destination(ip.into()),
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
         ];
         self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
             .with_context(|| format!("set neighbour {ip} on {link}"))
     }
 
-    /// Deletes an ARP entry.
-    pub fn delete_neighbour(&mut self, link: &str, ip: Ipv4Addr) -> Result<()> {
-        let mut message = self.neighbour_message(link, AddressFamily::Inet)?;
-        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(ip))];
+    /// Deletes a neighbour.
+    pub fn delete_neighbour(&mut self, link: &str, ip: impl Into<IpAddr>) -> Result<()> {
+        let ip = ip.into();
+        let mut message = self.neighbour_message(link, family_of(ip))?;
+        message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
         self.request(RouteNetlinkMessage::DelNeighbour(message), 0)
             .with_context(|| format!("delete neighbour {ip} on {link}"))
     }
 
     /// A permanent FDB entry: frames to `mac` are sent to `remote`. Replaces an older remote.
-    pub fn replace_fdb(&mut self, link: &str, mac: [u8; 6], remote: Ipv4Addr) -> Result<()> {
+    pub fn replace_fdb(&mut self, link: &str, mac: [u8; 6], remote: impl Into<IpAddr>) -> Result<()> {
+        let remote = remote.into();
         let mut message = self.neighbour_message(link, AddressFamily::Bridge)?;
         message.attributes = vec![
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(remote)),
+            NeighbourAttribute::Destination(remote.into()),
         ];
         self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
             .with_context(|| format!("set FDB entry to {remote} on {link}"))
@@ -87,34 +90,35 @@ impl Rtnl {
             .with_context(|| format!("delete an FDB entry on {link}"))
     }
 
-    /// All ARP entries.
+    /// All neighbours.
     pub fn neighbours(&mut self) -> Result<Vec<Neighbour>> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let dump = self.dump(&RouteNetlinkMessage::GetNeighbour(message))?;
         let mut all = Vec::new();
-        for message in dump {
-            let RouteNetlinkMessage::NewNeighbour(message) = message else {
-                continue;
-            };
-            let mut address = None;
-            let mut mac = None;
-            for attribute in &message.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                        address = Some(*ip);
+        for family in FAMILIES {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family;
+            for message in self.dump(&RouteNetlinkMessage::GetNeighbour(message))? {
+                let RouteNetlinkMessage::NewNeighbour(message) = message else {
+                    continue;
+                };
+                let mut address = None;
+                let mut mac = None;
+                for attribute in &message.attributes {
+                    match attribute {
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(IpAddr::V4(*ip)),
+                        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(IpAddr::V6(*ip)),
+                        NeighbourAttribute::LinkLayerAddress(bytes) => mac = Some(bytes.clone()),
+                        _ => {}
                     }
-                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = Some(bytes.clone()),
-                    _ => {}
                 }
-            }
-            if let Some(address) = address {
-                all.push(Neighbour {
-                    link: message.header.ifindex,
-                    address,
-                    mac,
-                    state: message.header.state,
-                });
+                // A kernel without IPv6 answers with whatever it has.
+                if let Some(address) = address.filter(|_| message.header.family == family) {
+                    all.push(Neighbour {
+                        link: message.header.ifindex,
+                        address,
+                        mac,
+                        state: message.header.state,
+                    });
+                }
             }
         }
         Ok(all)
@@ -134,15 +138,10 @@ impl Rtnl {
             let mut mac = Vec::new();
             for attribute in &message.attributes {
                 match attribute {
-                    // The crate knows no address family for a bridge's NDA_DST: four bytes are IPv4.
-                    NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                        if let Ok(bytes) = <[u8; 4]>::try_from(bytes.as_slice()) {
-                            remote = Some(Ipv4Addr::from(bytes));
-                        }
-                    }
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                        remote = Some(*ip);
-                    }
+                    // The crate knows no address family for a bridge's NDA_DST: its length tells.
+                    NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => remote = by_length(bytes),
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => remote = Some(IpAddr::V4(*ip)),
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => remote = Some(IpAddr::V6(*ip)),
                     NeighbourAttribute::LinkLayerAddress(bytes) => mac.clone_from(bytes),
                     _ => {}
                 }
@@ -159,7 +158,7 @@ impl Rtnl {
         Ok(all)
     }
 
-    /// Forgets everything that was learned by ARP, and what failed: a cold table. Permanent
+    /// Forgets everything that was learned by ARP or neighbour discovery, and what failed: a cold table. Permanent
     /// entries stay.
     pub fn flush_dynamic_neighbours(&mut self) -> Result<()> {
         let names: Vec<(u32, String)> = self.links()?.into_iter().map(|link| (link.index, link.name)).collect();
@@ -174,4 +173,10 @@ impl Rtnl {
         }
         Ok(())
     }
+}
+
+/// Four bytes are IPv4, sixteen are IPv6.
+fn by_length(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.ok().or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }

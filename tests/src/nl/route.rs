@@ -1,9 +1,12 @@
-//! IPv4 routes.
+//! Routes.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context, Result};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -11,7 +14,7 @@ use netlink_packet_route::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Rtnl;
+use super::{FAMILIES, Rtnl, address::is_link_local, family_of};
 
 /// Protocol numbers of routes (`rtm_protocol`).
 pub mod proto {
@@ -24,6 +27,8 @@ pub mod proto {
     /// Felix's own (`DefaultRouteProto`).
     pub const FELIX: u8 = 80;
 }
+/// Metric that the kernel gives an IPv6 route without one (`IP6_RT_PRIO_USER`); Felix asks for it by name.
+pub const METRIC_V6: u32 = 1024;
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
 
@@ -38,20 +43,20 @@ pub enum RouteKind {
     Other(u8),
 }
 
-/// One IPv4 route, with all that Calico sets.
+/// One route, with all that Calico sets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// destination
-    pub dst: Ipv4Net,
+    pub dst: IpNet,
     /// what it does
     pub kind: RouteKind,
     /// next hop
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// output device
     pub dev: Option<String>,
     /// the next hop is taken to be on the link
     pub onlink: bool,
-    /// scope link rather than global
+    /// scope link rather than global; IPv6 has no scopes here
     pub link_scope: bool,
     /// `rtm_protocol`
     pub protocol: u8,
@@ -66,36 +71,33 @@ pub struct Route {
 impl Route {
     /// A plain unicast route in the main table.
     #[must_use]
-    pub fn unicast(dst: Ipv4Net, via: Option<Ipv4Addr>, dev: &str, protocol: u8) -> Self {
+    pub fn unicast(dst: impl Into<IpNet>, via: Option<IpAddr>, dev: &str, protocol: u8) -> Self {
+        let dst = dst.into();
+        let v6 = dst.addr().is_ipv6();
         Self {
             dst,
             kind: RouteKind::Unicast,
             via,
             dev: Some(dev.to_owned()),
             onlink: false,
-            link_scope: via.is_none(),
+            link_scope: via.is_none() && !v6,
             protocol,
             table: TABLE_MAIN,
-            priority: 0,
+            priority: if v6 { METRIC_V6 } else { 0 },
             mtu: None,
         }
     }
 
-    /// `blackhole DST proto PROTOCOL`.
+    /// `blackhole DST proto PROTOCOL`; of IPv6 on `lo`, on which the kernel hangs it by itself (`ip6_route_info_create`).
     #[must_use]
-    pub fn blackhole(dst: Ipv4Net, protocol: u8) -> Self {
-        Self {
-            dst,
-            kind: RouteKind::Blackhole,
-            via: None,
-            dev: None,
-            onlink: false,
-            link_scope: false,
-            protocol,
-            table: TABLE_MAIN,
-            priority: 0,
-            mtu: None,
+    pub fn blackhole(dst: impl Into<IpNet>, protocol: u8) -> Self {
+        let mut route = Self::unicast(dst, None, "lo", protocol);
+        route.kind = RouteKind::Blackhole;
+        route.link_scope = false;
+        if route.dst.addr().is_ipv4() {
+            route.dev = None;
         }
+        route
     }
 }
 
@@ -134,7 +136,7 @@ impl Rtnl {
     fn route_message(&mut self, route: &Route) -> Result<RouteMessage> {
         let mut message = RouteMessage::default();
         let header = &mut message.header;
-        header.address_family = AddressFamily::Inet;
+        header.address_family = family_of(route.dst.addr());
         header.destination_prefix_length = route.dst.prefix_len();
         header.table = u8::try_from(route.table).unwrap_or(0);
         header.protocol = RouteProtocol::from(route.protocol);
@@ -150,10 +152,10 @@ impl Rtnl {
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Table(route.table));
         if route.dst.prefix_len() > 0 {
-            attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.dst.network())));
+            attributes.push(RouteAttribute::Destination(wire(route.dst.network())));
         }
         if let Some(via) = route.via {
-            attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(via)));
+            attributes.push(RouteAttribute::Gateway(wire(via)));
         }
         if let Some(dev) = &route.dev {
             let index = self.index(dev)?;
@@ -189,11 +191,8 @@ impl Rtnl {
             .with_context(|| format!("delete route {route}"))
     }
 
-    /// All IPv4 routes of all tables except `local`, which the kernel keeps by itself.
+    /// All routes of all tables except those that the kernel keeps by itself: the table `local`, and IPv6's link-local prefix of each link.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let dump = self.dump(&RouteNetlinkMessage::GetRoute(message))?;
         let names: Vec<(u32, String)> = self.links()?.into_iter().map(|link| (link.index, link.name)).collect();
         let name_of = |index: u32| {
             names
@@ -202,12 +201,20 @@ impl Rtnl {
                 .map_or_else(|| format!("if{index}"), |(_, name)| name.clone())
         };
         let mut all = Vec::new();
-        for message in dump {
-            if let RouteNetlinkMessage::NewRoute(message) = message {
-                let route = describe(&message, &name_of)?;
-                // Table 255 is `local`.
-                if route.table != 255 {
-                    all.push(route);
+        for family in FAMILIES {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            for message in self.dump(&RouteNetlinkMessage::GetRoute(message))? {
+                // A kernel without IPv6 answers with whatever it has.
+                if let RouteNetlinkMessage::NewRoute(message) = message
+                    && message.header.address_family == family
+                {
+                    let route = describe(&message, &name_of)?;
+                    // Table 255 is `local`; a clone remembers what a path's MTU was found to be.
+                    let programmed = route.table != 255 && !message.header.flags.contains(RouteFlags::Cloned);
+                    if programmed && !is_link_local(route.dst.addr()) {
+                        all.push(route);
+                    }
                 }
             }
         }
@@ -216,10 +223,30 @@ impl Rtnl {
     }
 }
 
+/// An address as netlink has it.
+fn wire(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
+fn address(wire: &RouteAddress) -> Option<IpAddr> {
+    match wire {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
 fn describe(message: &RouteMessage, name_of: &dyn Fn(u32) -> String) -> Result<Route> {
     let header = &message.header;
+    let anywhere = match header.address_family {
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
     let mut route = Route {
-        dst: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, header.destination_prefix_length)?,
+        dst: IpNet::new(anywhere, header.destination_prefix_length)?,
         kind: match header.kind {
             RouteType::Unicast => RouteKind::Unicast,
             RouteType::BlackHole => RouteKind::Blackhole,
@@ -237,10 +264,12 @@ fn describe(message: &RouteMessage, name_of: &dyn Fn(u32) -> String) -> Result<R
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(table) => route.table = *table,
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                route.dst = Ipv4Net::new(*ip, header.destination_prefix_length)?;
+            RouteAttribute::Destination(to) => {
+                if let Some(ip) = address(to) {
+                    route.dst = IpNet::new(ip, header.destination_prefix_length)?;
+                }
             }
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.via = Some(*ip),
+            RouteAttribute::Gateway(by) => route.via = address(by),
             RouteAttribute::Oif(index) => route.dev = Some(name_of(*index)),
             RouteAttribute::Priority(priority) => route.priority = *priority,
             RouteAttribute::Metrics(metrics) => {

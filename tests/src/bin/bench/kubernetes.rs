@@ -209,6 +209,7 @@ fn planned(n: u32) -> Node {
         tunnel_ip: synthetic::address(n, 0),
         vtep_mac: plan::vtep_mac(&name),
         blocks: vec![synthetic::block(n)],
+        v6: None,
         name,
     }
 }
@@ -221,6 +222,7 @@ fn planned_pod(i: u32) -> Pod {
         number: i as usize,
         netns: format!("{PREFIX}-pod-large-{i}"),
         ip: synthetic::address(OWN, i + 1),
+        ip6: None,
         host_device: plan::host_device("default", &name),
         container_id: String::new(),
         phase: Phase::Running,

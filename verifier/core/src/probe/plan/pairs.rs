@@ -182,31 +182,34 @@ impl<'a> Builder<'a> {
     fn path_mtu(&self, from: &Endpoint, to: &Endpoint) -> Option<u32> {
         let MtuHints {
             pods,
-            tunnels,
+            tunnels: hints,
             underlay_bytes,
         } = &self.options.mtus;
         let of_pod = |end: &Endpoint| end.pod.as_ref().and_then(|pod| pods.get(pod)).copied();
         // What a pod of another node carries is not known here, but all pods are made for the smallest of the cluster's ways
         // (Felix writes it to `/var/lib/calico/mtu`): no more than this node's tunnels and its own pods.
-        let smallest_way = || {
-            let tunnels = self
-                .intent
-                .tunnels
-                .iter()
-                .filter_map(|t| t.mtu.or_else(|| tunnels.get(&t.device).copied()));
-            tunnels.chain(pods.values().copied()).chain(*underlay_bytes).min()
+        let of_tunnels = || {
+            let tunnels = self.intent.tunnels.iter();
+            tunnels.filter_map(|t| t.mtu.or_else(|| hints.get(&t.device).copied()))
         };
+        let smallest_way = || of_tunnels().chain(pods.values().copied()).chain(*underlay_bytes).min();
+        let is_foreign_pod = |end: &Endpoint| end.pod.as_ref().is_some_and(|pod| !pods.contains_key(pod));
         let between = if from.node == to.node {
             None
         } else {
             match self.encapsulation(&to.node, to.ip) {
                 Encapsulation::None => underlay_bytes.and_then(|_| smallest_way()),
-                tunnel => self
-                    .intent
-                    .tunnels
-                    .iter()
-                    .find(|t| t.encapsulation == tunnel && t.local.or(t.address).is_none_or(|ip| ip.is_ipv4() == to.ip.is_ipv4()))
-                    .and_then(|t| t.mtu.or_else(|| tunnels.get(&t.device).copied())),
+                tunnel => {
+                    let way = self
+                        .intent
+                        .tunnels
+                        .iter()
+                        .find(|t| t.encapsulation == tunnel && t.local.or(t.address).is_none_or(|ip| ip.is_ipv4() == to.ip.is_ipv4()))
+                        .and_then(|t| t.mtu.or_else(|| hints.get(&t.device).copied()));
+                    // With a tunnel of each family IPv6's is the narrower, and pods are made for it.
+                    let pods_of = if is_foreign_pod(to) { of_tunnels().min() } else { None };
+                    way.map(|way| pods_of.map_or(way, |pods| way.min(pods)))
+                }
             }
         };
         [of_pod(from), of_pod(to), between].into_iter().flatten().min()

@@ -228,6 +228,26 @@ fn the_mtu_is_the_least_that_the_path_is_meant_to_carry() {
 }
 
 #[test]
+fn a_tunnel_of_each_family_leaves_pods_what_the_narrower_does() {
+    let mut intent = intent(0, 2, 1);
+    let mut second = intent.tunnels[0].clone();
+    second.device = String::from("vxlan-v6.calico");
+    second.mtu = Some(1_430);
+    second.local = Some("fd00::1".parse().unwrap());
+    intent.tunnels.push(second);
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    let large = |pair: PairKind| {
+        let of = plan
+            .probes
+            .iter()
+            .filter(|p| p.size == Size::Mtu && p.pair == pair && p.to.ip.is_ipv4());
+        of.map(|p| p.length_bytes).collect::<BTreeSet<u32>>()
+    };
+    assert_eq!(large(PairKind::HostToRemotePod), [1_430].into());
+    assert_eq!(large(PairKind::PodToRemotePod), [1_430].into());
+}
+
+#[test]
 fn without_encapsulation_no_more_is_sent_than_a_pod_was_made_for() {
     // Across one subnet it goes as it is, to the others through a tunnel: that tunnel decided the pods' MTU.
     let mut intent = intent(0, 2, 1);

@@ -229,6 +229,9 @@ pub struct Trace {
     /// Transport of the probe
     #[arg(long, value_enum, default_value_t = TraceTransport::Udp)]
     pub transport: TraceTransport,
+    /// Between the IPv6 addresses of ends that are named, where they have addresses of both families
+    #[arg(long)]
+    pub ipv6: bool,
     /// Length of the inner IP packet in bytes; as small as it gets unless told
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(64..=65535))]
     pub size: Option<u32>,

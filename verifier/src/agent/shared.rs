@@ -17,6 +17,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -271,10 +272,20 @@ pub fn mtu_hints(intent: &NodeIntent, state: &NodeState) -> MtuHints {
 
 /// Index of the link that carries the node's Calico address.
 pub fn underlay(intent: &NodeIntent, state: &NodeState) -> Option<u32> {
-    let host = intent.host_ip?;
+    carrier(intent.host_ip?, state)
+}
+
+/// Indexes of the links that carry the node's Calico addresses: its first one, and that of IPv6 where pods have IPv6.
+pub fn underlays(intent: &NodeIntent, state: &NodeState) -> BTreeSet<u32> {
+    let of_ipv6 = intent.host_ip_of(true).filter(|_| intent.has_pool_of(true));
+    let own = intent.host_ip.into_iter().chain(of_ipv6);
+    own.filter_map(|ip| carrier(ip, state)).collect()
+}
+
+fn carrier(ip: IpAddr, state: &NodeState) -> Option<u32> {
     let addresses = state.addresses.seen()?;
     addresses
         .iter()
-        .find(|address| address.ip.addr() == host)
+        .find(|address| address.ip.addr() == ip)
         .map(|address| address.index)
 }

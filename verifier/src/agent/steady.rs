@@ -108,6 +108,8 @@ mod tests {
             unresolved: Vec::new(),
             answering: BTreeSet::new(),
             host_ips: BTreeMap::new(),
+            host_ips6: BTreeMap::new(),
+            pairs_ipv6: BTreeMap::new(),
             calico: (None, 90),
             pairs: BTreeMap::new(),
             slow: BTreeMap::new(),

@@ -89,10 +89,7 @@ fn plan(shared: &Shared, intent: &NodeIntent, request: &TraceRequest, ids: &mut 
         (None, false) => PairKind::HostToRemotePod,
     };
     let ports = &shared.settings.probes;
-    let smallest = match request.transport {
-        Transport::Tcp => config::SMALL_TCP_BYTES,
-        Transport::Udp | Transport::Icmp => config::SMALL_BYTES,
-    };
+    let smallest = config::smallest_bytes(request.transport, to.ip);
     let length_bytes = request.length_bytes.unwrap_or(smallest).max(smallest);
     let probe = |seq| Probe {
         id: ids.next_id(),
@@ -104,7 +101,7 @@ fn plan(shared: &Shared, intent: &NodeIntent, request: &TraceRequest, ids: &mut 
         size: request.length_bytes.map_or(Size::Small, Size::Bytes),
         src_port: match request.transport {
             Transport::Udp => ports.udp_sources.pick(u64::from(seq)),
-            Transport::Icmp => ports.icmp_identifier(from.pod.is_none()),
+            Transport::Icmp => ports.icmp_identifier(from.pod.is_none(), to.ip),
             Transport::Tcp => ports.tcp_sources.pick(ids.next_tcp_turn()),
         },
         dst_port: match request.transport {
@@ -128,8 +125,9 @@ fn destination(intent: &NodeIntent, ip: IpAddr) -> Endpoint {
         };
     }
     for (node, peer) in &intent.peers {
-        let pod = peer.pods.iter().find(|pod| pod.ip == ip);
-        let owned = peer.prefixes.iter().any(|(prefix, _)| prefix.contains(&ip)) || peer.tunnel_ip == Some(ip);
+        let pod = peer.pods.iter().find(|pod| pod.addresses().any(|own| own == ip));
+        let tunnel = [peer.tunnel_ip, peer.tunnel_ip6].contains(&Some(ip));
+        let owned = tunnel || peer.prefixes.iter().any(|(prefix, _)| prefix.contains(&ip));
         if pod.is_some() || owned {
             return Endpoint {
                 node: node.clone(),
@@ -160,13 +158,14 @@ fn source(intent: &NodeIntent, request: &TraceRequest, to: &Endpoint) -> Result<
             )
         }
         None => {
-            let tunnel = intent.tunnels.iter().find_map(|tunnel| tunnel.address);
-            let ip = if to.node == intent.node {
-                intent.host_ip
-            } else {
-                tunnel.or(intent.host_ip)
-            };
-            (None, ip.ok_or_else(|| unfit(format!("intent has no address of {}", intent.node)))?)
+            let v6 = to.ip.is_ipv6();
+            let mut tunnels = intent.tunnels.iter().filter_map(|tunnel| tunnel.address);
+            let tunnel = tunnels.find(|ip| ip.is_ipv6() == v6).filter(|_| to.node != intent.node);
+            let ip = tunnel.or_else(|| intent.host_ip_of(v6));
+            (
+                None,
+                ip.ok_or_else(|| unfit(format!("intent has no address of {} of that family", intent.node)))?,
+            )
         }
     };
     Ok(Endpoint {

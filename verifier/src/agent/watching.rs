@@ -302,17 +302,17 @@ impl<'a> Watching<'a> {
     }
 }
 
-/// Interfaces that are to have a tap: workloads and tunnels of intent that exist, and the link that carries the node's address.
+/// Interfaces that are to have a tap: workloads and tunnels of intent that exist, and what carries the node's addresses.
 fn wanted_taps(intent: &NodeIntent, state: &NodeState) -> Vec<Interface> {
     let workloads: BTreeSet<&str> = intent.workloads.values().map(|workload| workload.device.as_str()).collect();
     let tunnels: BTreeSet<&str> = intent.tunnels.iter().map(|tunnel| tunnel.device.as_str()).collect();
-    let underlay = super::shared::underlay(intent, state);
+    let underlays = super::shared::underlays(intent, state);
     let kind = |name: &str, index: u32| {
         if workloads.contains(name) {
             Some(TapKind::Workload)
         } else if tunnels.contains(name) {
             Some(TapKind::Tunnel)
-        } else if underlay == Some(index) {
+        } else if underlays.contains(&index) {
             Some(TapKind::Underlay)
         } else {
             None

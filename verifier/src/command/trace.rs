@@ -33,8 +33,9 @@ struct End {
 /// An end is unknown, or the agent of the source does not answer.
 pub fn run(args: &cli::Trace, color: bool) -> Result<Exit, Failure> {
     let cluster = config::read_intent(&args.intent)?;
-    let from = end(&cluster, &args.src)?;
-    let to = end(&cluster, &args.dst)?;
+    let v6 = family(args)?;
+    let from = end(&cluster, &args.src, v6)?;
+    let to = end(&cluster, &args.dst, v6)?;
     let Some(node) = from.node.clone() else {
         return Err(Failure::usage(anyhow!(
             "{} belongs to no pod or node of the manifests, so nobody can send from it: name a pod or a node",
@@ -87,8 +88,26 @@ fn address_of(intent: &NodeIntent, port: u16) -> Result<SocketAddr, Failure> {
     Ok(agent_address(ip, port))
 }
 
-/// A pod (`NAMESPACE/NAME`, or a name that only one pod has), a node, or an address.
-fn end(cluster: &Cluster, text: &str) -> Result<End, Failure> {
+/// Whether to send IPv6: an end that is an address says so by itself.
+fn family(args: &cli::Trace) -> Result<bool, Failure> {
+    let mut asked = args.ipv6.then_some(("--ipv6", true));
+    for end in [&args.src, &args.dst] {
+        let Ok(ip) = end.parse::<IpAddr>() else { continue };
+        match asked {
+            Some((other, v6)) if v6 != ip.is_ipv6() => {
+                return Err(Failure::usage(anyhow!(
+                    "{end} is not of the family of {other}: one packet is of one family"
+                )));
+            }
+            _ => asked = Some((end, ip.is_ipv6())),
+        }
+    }
+    Ok(asked.is_some_and(|(_, v6)| v6))
+}
+
+/// A pod (`NAMESPACE/NAME`, or a name that only one pod has), a node, or an address. Of a pod or node without an address of the wished
+/// family the other is taken where IPv4 was wished, which is what nobody asks for in so many words.
+fn end(cluster: &Cluster, text: &str, v6: bool) -> Result<End, Failure> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         let pods = cluster.find_pods(|_, addresses| addresses.contains(&ip));
         return Ok(match pods.into_iter().next() {
@@ -110,15 +129,17 @@ fn end(cluster: &Cluster, text: &str) -> Result<End, Failure> {
     };
     match found.as_slice() {
         [one] => {
-            let ip = one.addresses.iter().find(|ip| ip.is_ipv4()).or(one.addresses.first());
-            let ip = *ip.ok_or_else(|| Failure::usage(anyhow!("{} has no address yet", one.pod)))?;
+            let wished = one.addresses.iter().find(|ip| ip.is_ipv6() == v6);
+            let ip = wished.or(one.addresses.first().filter(|_| !v6));
+            let what = if v6 { "IPv6 address" } else { "address yet" };
+            let ip = *ip.ok_or_else(|| Failure::usage(anyhow!("{} has no {what}", one.pod)))?;
             Ok(End {
                 node: Some(one.node.clone()),
                 pod: Some(one.pod.clone()),
                 ip,
             })
         }
-        [] => host(cluster, text),
+        [] => host(cluster, text, v6),
         several => {
             let names: Vec<String> = several.iter().take(4).map(|found| found.pod.to_string()).collect();
             Err(Failure::usage(anyhow!(
@@ -130,7 +151,7 @@ fn end(cluster: &Cluster, text: &str) -> Result<End, Failure> {
 }
 
 /// The host of a node: its tunnel address, which is what its own packets to remote pods carry.
-fn host(cluster: &Cluster, text: &str) -> Result<End, Failure> {
+fn host(cluster: &Cluster, text: &str, v6: bool) -> Result<End, Failure> {
     let node = NodeName::from(text);
     let unknown = || {
         Failure::usage(anyhow!(
@@ -138,10 +159,13 @@ fn host(cluster: &Cluster, text: &str) -> Result<End, Failure> {
         ))
     };
     let intent = cluster.node_intent(&node).map_err(|_| unknown())?;
-    let ip = intent.tunnels.iter().find_map(|tunnel| tunnel.address).or(intent.host_ip);
+    let mut tunnels = intent.tunnels.iter().filter_map(|tunnel| tunnel.address);
+    let wished = tunnels.find(|ip| ip.is_ipv6() == v6).or_else(|| intent.host_ip_of(v6));
+    let ip = wished.or(intent.host_ip.filter(|_| !v6));
+    let ip = ip.ok_or_else(|| Failure::usage(anyhow!("{text} has no address of that family in the manifests")))?;
     Ok(End {
         node: Some(node),
         pod: None,
-        ip: ip.ok_or_else(unknown)?,
+        ip,
     })
 }

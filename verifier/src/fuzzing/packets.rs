@@ -4,7 +4,7 @@ use crate::probe::{
     keys::{ProbeKeys, WireKey},
     packet,
 };
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use verifier_core::probe::ProbeConfig;
 use verifier_ebpf::{
     config::Config,
@@ -18,7 +18,8 @@ use verifier_ebpf::{
 const KEY: SipKey = SipKey { k0: 1, k1: 2 };
 /// The first of `ProbeConfig`.
 const IDENTIFIER: u16 = 62_100;
-const FROM: Ipv4Addr = Ipv4Addr::new(10, 244, 2, 3);
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 2, 3));
+const FROM6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 2, 3));
 
 /// As `ProbeConfig` has it, and on the addresses of the tests' fabric, where the seeds were captured.
 const CONFIG: Config = Config {
@@ -83,6 +84,8 @@ pub(super) fn replies(bytes: &[u8]) {
     let config = ProbeConfig::default();
     let _: packet::Read = packet::udp_reply(bytes, FROM, &keys, 1);
     let _: packet::Read = packet::echo_reply(bytes, IDENTIFIER, FROM, &keys, 1);
+    let _: packet::Read = packet::echo_reply(bytes, IDENTIFIER, FROM6, &keys, 1);
+    let _: packet::Read = packet::tcp_segment(bytes, FROM6, FROM6, &config, 1);
     let _: packet::Read = packet::raw_echo_reply(bytes, IDENTIFIER, &keys, 1);
     let _: packet::Read = packet::tcp_reply(bytes, &config, 1);
     let _: Option<u32> = packet::quoted_udp(bytes, &keys);

@@ -27,7 +27,7 @@ pub(super) fn of_send(error: &io::Error) -> Meaning {
         Some(libc::EHOSTUNREACH) => Meaning::OfDataplane("host unreachable: an unreachable route, or the neighbour does not answer"),
         Some(libc::ENETUNREACH) => Meaning::OfDataplane("no route"),
         Some(libc::ENETDOWN | libc::EHOSTDOWN | libc::ENODEV | libc::ENXIO) => Meaning::OfDataplane("the device is down or gone"),
-        // fib_props, net/ipv4/fib_semantics.c: blackhole is EINVAL, prohibit EACCES.
+        // fib_props, net/ipv4/fib_semantics.c, and fib6_prop, net/ipv6/route.c: blackhole is EINVAL, prohibit EACCES.
         Some(libc::EINVAL) => Meaning::OfDataplane("a blackhole route, or the route cannot be used"),
         Some(libc::EACCES) => Meaning::OfDataplane("a prohibit route"),
         // A DROP in OUTPUT or POSTROUTING makes the send fail (NF_DROP_GETERR, net/netfilter/core.c).

@@ -1,5 +1,6 @@
 //! The bytes of requests and replies. The kernel writes the IP header of everything that is sent; what is raw below it is built and
-//! read here.
+//! read here. The headers below it are the same in IPv4 and IPv6 but for the numbers of ICMP types and the checksums' pseudo-header
+//! (RFC 8200, 8.1).
 //!
 //! A TCP SYN has no room for a header: its sequence number is the low half of the probe's id, less the bytes of padding that follow. A
 //! closed port acknowledges SYN and padding (`tcp_v4_send_reset`, net/ipv4/tcp_ipv4.c), so whatever the size, *the acknowledgement
@@ -10,21 +11,25 @@ use super::keys::{ProbeKeys, Untrusted};
 use pnet::packet::{
     MutablePacket, Packet,
     icmp::{
-        IcmpCode, IcmpPacket, IcmpTypes, checksum as icmp_checksum,
+        IcmpCode, IcmpPacket, IcmpType, IcmpTypes, checksum as icmp_checksum,
         echo_reply::EchoReplyPacket,
         echo_request::{EchoRequestPacket, MutableEchoRequestPacket},
     },
     ip::IpNextHeaderProtocols,
     ipv4::Ipv4Packet,
-    tcp::{MutableTcpPacket, TcpFlags, TcpPacket, ipv4_checksum},
+    tcp::{MutableTcpPacket, TcpFlags, TcpPacket, ipv4_checksum, ipv6_checksum},
 };
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use verifier_core::probe::{
     Event, Probe, ProbeConfig,
-    config::{IPV4_HEADER_BYTES, TCP_HEADER_BYTES, UDP_HEADER_BYTES},
+    config::{IPV4_HEADER_BYTES, TCP_HEADER_BYTES, UDP_HEADER_BYTES, ip_header_bytes},
     id::{incarnation, low},
 };
 use verifier_ebpf::wire::{HEADER_BYTES, Header, Kind};
+
+/// Types of echo request and reply of ICMPv6 (RFC 4443, 4.1 and 4.2). Identifier, number and data stand as in ICMP.
+const ECHO_REQUEST_V6: IcmpType = IcmpType(128);
+const ECHO_REPLY_V6: IcmpType = IcmpType(129);
 
 /// What was read from a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +64,7 @@ fn header(probe: &Probe, keys: &ProbeKeys, sent_realtime_ns: u64) -> [u8; HEADER
 
 /// Bytes below the IP header.
 fn below_ip(probe: &Probe) -> usize {
-    (probe.length_bytes.saturating_sub(IPV4_HEADER_BYTES)) as usize
+    (probe.length_bytes.saturating_sub(ip_header_bytes(probe.to.ip))) as usize
 }
 
 /// Payload of a UDP probe: header and padding.
@@ -69,19 +74,22 @@ pub(super) fn udp_payload(probe: &Probe, keys: &ProbeKeys, sent_realtime_ns: u64
     payload
 }
 
-/// An ICMP echo request. Through a datagram socket the kernel writes identifier and checksum again, to the same values.
+/// An ICMP echo request. Through a datagram socket the kernel writes identifier and checksum again, to the same values; the checksum of
+/// ICMPv6 it alone writes, through a raw socket too (RFC 3542, 3.1).
 pub(super) fn echo_request(probe: &Probe, keys: &ProbeKeys, sent_realtime_ns: u64) -> Vec<u8> {
     let header = header(probe, keys, sent_realtime_ns);
     let mut packet = vec![0; below_ip(probe).max(UDP_HEADER_BYTES as usize + HEADER_BYTES)];
     if let Some(mut echo) = MutableEchoRequestPacket::new(&mut packet) {
-        echo.set_icmp_type(IcmpTypes::EchoRequest);
+        echo.set_icmp_type(if probe.is_ipv6() { ECHO_REQUEST_V6 } else { IcmpTypes::EchoRequest });
         echo.set_icmp_code(IcmpCode::new(0));
         echo.set_identifier(probe.src_port);
         // Sixteen bits that differ from probe to probe, for a person with tcpdump; the header tells probes apart.
         echo.set_sequence_number(low(probe.id) as u16);
         echo.payload_mut()[..HEADER_BYTES].copy_from_slice(&header);
     }
-    if let Some(mut icmp) = pnet::packet::icmp::MutableIcmpPacket::new(&mut packet) {
+    if let Some(mut icmp) = pnet::packet::icmp::MutableIcmpPacket::new(&mut packet)
+        && !probe.is_ipv6()
+    {
         let sum = icmp_checksum(&icmp.to_immutable());
         icmp.set_checksum(sum);
     }
@@ -89,7 +97,7 @@ pub(super) fn echo_request(probe: &Probe, keys: &ProbeKeys, sent_realtime_ns: u6
 }
 
 /// A TCP SYN, padded to the probe's size.
-pub(super) fn tcp_syn(probe: &Probe, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+pub(super) fn tcp_syn(probe: &Probe, from: IpAddr, to: IpAddr) -> Vec<u8> {
     let mut packet = vec![0; below_ip(probe).max(TCP_HEADER_BYTES as usize)];
     let padding = (packet.len() - TCP_HEADER_BYTES as usize) as u32;
     if let Some(mut tcp) = MutableTcpPacket::new(&mut packet) {
@@ -99,14 +107,23 @@ pub(super) fn tcp_syn(probe: &Probe, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
         tcp.set_data_offset((TCP_HEADER_BYTES / 4) as u8);
         tcp.set_flags(TcpFlags::SYN);
         tcp.set_window(1_024);
-        let sum = ipv4_checksum(&tcp.to_immutable(), &from, &to);
+        let sum = tcp_checksum(&tcp.to_immutable(), from, to);
         tcp.set_checksum(sum);
     }
     packet
 }
 
+/// Checksum of a segment between these two; of two families there is none, and a socket of one family sends nothing to the other.
+fn tcp_checksum(tcp: &TcpPacket<'_>, from: IpAddr, to: IpAddr) -> u16 {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ipv4_checksum(tcp, &from, &to),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ipv6_checksum(tcp, &from, &to),
+        _ => 0,
+    }
+}
+
 /// Reads a UDP reply.
-pub(crate) fn udp_reply(payload: &[u8], from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
+pub(crate) fn udp_reply(payload: &[u8], from: IpAddr, keys: &ProbeKeys, mono_ns: u64) -> Read {
     match keys.verify(payload) {
         Ok(header) if header.kind == Kind::Reply => reply(header, from, mono_ns),
         // A request that comes to a source port: somebody sends our own packets back at us.
@@ -116,11 +133,14 @@ pub(crate) fn udp_reply(payload: &[u8], from: Ipv4Addr, keys: &ProbeKeys, mono_n
 }
 
 /// Reads an echo reply: what follows the IP header. It carries the request's header as it was sent.
-pub(crate) fn echo_reply(icmp: &[u8], identifier: u16, from: Ipv4Addr, keys: &ProbeKeys, mono_ns: u64) -> Read {
+///
+/// A raw socket of ICMPv6 gives that too, and only where the kernel has found the checksum right (`rawv6_recvmsg`, net/ipv6/raw.c).
+pub(crate) fn echo_reply(icmp: &[u8], identifier: u16, from: IpAddr, keys: &ProbeKeys, mono_ns: u64) -> Read {
     let Some(echo) = EchoReplyPacket::new(icmp) else {
         return Read::Event(Event::Truncated);
     };
-    if echo.get_icmp_type() != IcmpTypes::EchoReply || echo.get_identifier() != identifier {
+    let wanted = if from.is_ipv4() { IcmpTypes::EchoReply } else { ECHO_REPLY_V6 };
+    if echo.get_icmp_type() != wanted || echo.get_identifier() != identifier {
         return Read::Foreign;
     }
     match keys.verify(echo.payload()) {
@@ -130,16 +150,16 @@ pub(crate) fn echo_reply(icmp: &[u8], identifier: u16, from: Ipv4Addr, keys: &Pr
     }
 }
 
-fn reply(header: Header, from: Ipv4Addr, mono_ns: u64) -> Read {
+fn reply(header: Header, from: IpAddr, mono_ns: u64) -> Read {
     Read::Event(Event::Reply {
         id: header.probe_id,
         seq: header.sequence,
-        from: from.into(),
+        from,
         mono_ns,
     })
 }
 
-/// The IPv4 header and what follows it, as a raw socket delivers them.
+/// The IPv4 header and what follows it, as a raw socket of IPv4 delivers them.
 fn ip_payload(packet: &[u8]) -> Option<(Ipv4Packet<'_>, &[u8])> {
     let ip = Ipv4Packet::new(packet)?;
     let (start, end) = (usize::from(ip.get_header_length()) * 4, usize::from(ip.get_total_length()));
@@ -147,7 +167,7 @@ fn ip_payload(packet: &[u8]) -> Option<(Ipv4Packet<'_>, &[u8])> {
     (start >= IPV4_HEADER_BYTES as usize).then_some((ip, payload))
 }
 
-/// Reads an echo reply from a raw socket. The socket gets it before `icmp_rcv` has verified the checksum, so that is done here.
+/// Reads an echo reply from a raw socket of IPv4. The socket gets it before `icmp_rcv` has verified the checksum, so that is done here.
 pub(crate) fn raw_echo_reply(packet: &[u8], identifier: u16, keys: &ProbeKeys, mono_ns: u64) -> Read {
     let Some((ip, payload)) = ip_payload(packet) else {
         return Read::Event(Event::Truncated);
@@ -158,14 +178,20 @@ pub(crate) fn raw_echo_reply(packet: &[u8], identifier: u16, keys: &ProbeKeys, m
     if icmp.get_checksum() != icmp_checksum(&icmp) {
         return Read::Event(Event::BadChecksum);
     }
-    echo_reply(payload, identifier, ip.get_source(), keys, mono_ns)
+    echo_reply(payload, identifier, ip.get_source().into(), keys, mono_ns)
 }
 
-/// Reads a TCP answer from a raw socket, which gets it before `tcp_v4_rcv` has verified the checksum.
+/// Reads a TCP answer from a raw socket of IPv4.
 pub(crate) fn tcp_reply(packet: &[u8], config: &ProbeConfig, mono_ns: u64) -> Read {
-    let Some((ip, payload)) = ip_payload(packet) else {
-        return Read::Event(Event::Truncated);
-    };
+    match ip_payload(packet) {
+        Some((ip, payload)) => tcp_segment(payload, ip.get_source().into(), ip.get_destination().into(), config, mono_ns),
+        None => Read::Event(Event::Truncated),
+    }
+}
+
+/// Reads a TCP answer as a raw socket of IPv6 delivers it, without the IP header. Raw sockets get it before the protocol has verified
+/// the checksum.
+pub(crate) fn tcp_segment(payload: &[u8], from: IpAddr, to: IpAddr, config: &ProbeConfig, mono_ns: u64) -> Read {
     let Some(tcp) = TcpPacket::new(payload) else {
         return Read::Event(Event::Truncated);
     };
@@ -178,32 +204,37 @@ pub(crate) fn tcp_reply(packet: &[u8], config: &ProbeConfig, mono_ns: u64) -> Re
     if flags & TcpFlags::ACK == 0 || !(reset || syn_ack) {
         return Read::Foreign;
     }
-    if !tcp_checksum_holds(&tcp, ip.get_source(), ip.get_destination(), payload.len()) {
+    if !tcp_checksum_holds(&tcp, from, to, payload.len()) {
         return Read::Event(Event::BadChecksum);
     }
     Read::Event(Event::TcpReply {
         id_low: tcp.get_acknowledgement().wrapping_sub(1),
         reset,
         src_port: tcp.get_destination(),
-        from: ip.get_source().into(),
+        from,
         mono_ns,
     })
 }
 
 /// Whether the checksum is right, or left to a device that the packet never met: then the field holds the folded sum of the
 /// pseudo-header (CHECKSUM_PARTIAL, include/linux/skbuff.h), as every packet of the stack's own between two veths does.
-fn tcp_checksum_holds(tcp: &TcpPacket<'_>, from: Ipv4Addr, to: Ipv4Addr, length: usize) -> bool {
+fn tcp_checksum_holds(tcp: &TcpPacket<'_>, from: IpAddr, to: IpAddr, length: usize) -> bool {
     let found = tcp.get_checksum();
-    if found == ipv4_checksum(tcp, &from, &to) {
+    if found == tcp_checksum(tcp, from, to) {
         return true;
     }
-    let words = |ip: Ipv4Addr| {
-        let bits = u32::from(ip);
-        (bits >> 16) + (bits & 0xffff)
-    };
     let sum = words(from) + words(to) + u32::from(IpNextHeaderProtocols::Tcp.0) + length as u32;
-    let folded = (sum >> 16) + (sum & 0xffff);
-    u32::from(found) == (folded >> 16) + (folded & 0xffff)
+    // Sixteen words of IPv6 may carry more than once.
+    let fold = |sum: u32| (sum >> 16) + (sum & 0xffff);
+    u32::from(found) == fold(fold(sum))
+}
+
+/// Sum of an address' 16-bit words.
+fn words(ip: IpAddr) -> u32 {
+    match ip {
+        IpAddr::V4(ip) => (ip.to_bits() >> 16) + (ip.to_bits() & 0xffff),
+        IpAddr::V6(ip) => ip.segments().into_iter().map(u32::from).sum(),
+    }
 }
 
 /// Low half of the id in the quote of an ICMP error about a UDP probe: `quoted` begins after the UDP header.
@@ -214,7 +245,8 @@ pub(crate) fn quoted_udp(quoted: &[u8], keys: &ProbeKeys) -> Option<u32> {
 /// Identifier and, if quoted, low half of the id in the quote of an ICMP error about an echo request.
 pub(crate) fn quoted_echo(quoted: &[u8], keys: &ProbeKeys) -> Option<(u16, Option<u32>)> {
     let echo = EchoRequestPacket::new(quoted)?;
-    (echo.get_icmp_type() == IcmpTypes::EchoRequest).then(|| (echo.get_identifier(), quoted_udp(echo.payload(), keys)))
+    let request = [IcmpTypes::EchoRequest, ECHO_REQUEST_V6].contains(&echo.get_icmp_type());
+    request.then(|| (echo.get_identifier(), quoted_udp(echo.payload(), keys)))
 }
 
 /// Source port in the quote of an ICMP error about a TCP segment. Each SYN has its own, so it names the probe.

@@ -11,7 +11,7 @@ use crate::{
     programmed::testing::{TestNs, root},
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     thread::{self, JoinHandle},
 };
 use verifier_core::probe::{Endpoint, PairKind, Size, Transport, config::SMALL_BYTES};
@@ -20,10 +20,14 @@ use verifier_ebpf::{
     wire::{Header, Kind, into_reply},
 };
 
+mod ipv6;
+
 const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const A6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+const B6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
-/// Two namespaces, joined: `10.77.0.1/24` in the first, `10.77.0.2/24` in the second, both on `eth0`.
+/// Two namespaces, joined: `10.77.0.1/24` and `fd77::1/64` in the first, `10.77.0.2/24` and `fd77::2/64` in the second, all on `eth0`.
 struct Pair {
     a: TestNs,
     b: TestNs,
@@ -37,19 +41,22 @@ impl Pair {
     fn new(tag: &str) -> Self {
         let (a, b) = (TestNs::new(&format!("probe-{tag}")), TestNs::new(&format!("probed-{tag}")));
         a.ip(&format!("link add eth0 type veth peer name eth0 netns {}", name(&b)));
-        for (ns, address) in [(&a, A), (&b, B)] {
+        for (ns, address, address6) in [(&a, A, A6), (&b, B, B6)] {
             ns.ip("link set lo up");
             ns.ip(&format!("addr add {address}/24 dev eth0"));
+            ns.ip(&format!("addr add {address6}/64 dev eth0 nodad"));
             ns.ip("link set eth0 up");
         }
         wait_for(&a, B);
+        wait_for(&a, B6);
         Self { a, b }
     }
 }
 
 /// Waits until packets from `ns` reach `to`: the kernel gives a device that just got its carrier a queue up to a second later
 /// (net/core/link_watch.c), and drops what is sent before.
-fn wait_for(ns: &TestNs, to: Ipv4Addr) {
+fn wait_for(ns: &TestNs, to: impl Into<IpAddr>) {
+    let to = to.into();
     let reached = ns.netns().run_in(|| {
         (0..200).any(|_| {
             let refused = TcpStream::connect_timeout(&(to, 1).into(), Duration::from_millis(50));
@@ -83,24 +90,26 @@ impl Batch {
         Self(Vec::new())
     }
 
-    fn add(mut self, transport: Transport, to: Ipv4Addr, length_bytes: u32, count: u32) -> Self {
+    fn add(mut self, transport: Transport, to: impl Into<IpAddr>, length_bytes: u32, count: u32) -> Self {
         let config = ProbeConfig::default();
+        let to = to.into();
+        let from = if to.is_ipv4() { IpAddr::from(A) } else { A6.into() };
         for seq in 0..count {
             let turn = self.0.len() as u64;
-            let end = |ip: Ipv4Addr| Endpoint {
+            let end = |ip| Endpoint {
                 node: "node".into(),
                 pod: None,
-                ip: ip.into(),
+                ip,
             };
             let (src_port, dst_port) = match transport {
                 Transport::Udp => (config.udp_sources.first, config.udp_port),
-                Transport::Icmp => (config.icmp_identifier(false), 0),
+                Transport::Icmp => (config.icmp_identifier(false, to), 0),
                 Transport::Tcp => (config.tcp_sources.pick(turn), config.tcp_port),
             };
             self.0.push(Probe {
                 id: (5 << 32) | (0x1234_0000 + turn),
                 seq,
-                from: end(A),
+                from: end(from),
                 to: end(to),
                 pair: PairKind::PodToRemotePod,
                 transport,
@@ -127,10 +136,11 @@ struct Reflector {
 }
 
 impl Reflector {
-    fn start(ns: &TestNs, answers: impl Fn(&[u8; 40]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    fn start(ns: &TestNs, at: impl Into<IpAddr>, answers: impl Fn(&[u8; 40]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        let at = at.into();
         let socket = ns
             .netns()
-            .open_in("the reflector", || UdpSocket::bind((B, ProbeConfig::default().udp_port)))
+            .open_in("the reflector", || UdpSocket::bind((at, ProbeConfig::default().udp_port)))
             .unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -153,7 +163,7 @@ impl Reflector {
     }
 
     fn honest(ns: &TestNs) -> Self {
-        Self::start(ns, |request| vec![reply(request, keys().signing().key)])
+        Self::start(ns, B, |request| vec![reply(request, keys().signing().key)])
     }
 }
 
@@ -361,7 +371,7 @@ async fn forged_truncated_and_repeated_replies_are_counted_and_not_believed() {
         return;
     }
     let pair = Pair::new("forged");
-    let reflector = Reflector::start(&pair.b, |request| {
+    let reflector = Reflector::start(&pair.b, B, |request| {
         let other_key = SipKey::from_bytes([8; 16]);
         let mut stale = Header::decode(request).unwrap();
         stale.kind = Kind::Reply;
@@ -383,7 +393,7 @@ async fn forged_truncated_and_repeated_replies_are_counted_and_not_believed() {
     );
     drop(reflector);
 
-    let _twice = Reflector::start(&pair.b, |request| vec![reply(request, keys().signing().key); 2]);
+    let _twice = Reflector::start(&pair.b, B, |request| vec![reply(request, keys().signing().key); 2]);
     // The second reply to the first probe must find its socket open: a probe into silence keeps it so.
     pair.a.ip("route add 10.79.0.0/24 via 10.77.0.2");
     let batch = Batch::new()

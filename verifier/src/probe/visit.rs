@@ -17,7 +17,7 @@ use nix::{
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -32,7 +32,7 @@ const STOP_NS: u64 = 200_000_000;
 const RETRY_NS: u64 = 20_000_000;
 /// Packets read from one socket before the others have their turn.
 const READ_AT_ONCE: usize = 256;
-/// Larger than any IPv4 packet.
+/// Larger than any packet without its IPv6 header, and than any IPv4 packet with its header.
 const BUFFER_BYTES: usize = 65_536;
 
 /// Why something was not sent in a visit that ran its course: a fault of this program, since there is no such thing.
@@ -41,8 +41,8 @@ const ENDED: &str = "the visit had ended";
 /// A probe that waits to be sent.
 struct Queued {
     probe: Probe,
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
     not_before_ns: u64,
     give_up_ns: u64,
 }
@@ -98,10 +98,11 @@ impl<'a> Visit<'a> {
             gaps: Vec::new(),
         };
         for probe in batch {
-            let (IpAddr::V4(from), IpAddr::V4(to)) = (probe.from.ip, probe.to.ip) else {
-                visit.not_sent(probe.id, None, "IPv6 is not probed yet".into(), false);
+            let (from, to) = (probe.from.ip, probe.to.ip);
+            if from.is_ipv4() != to.is_ipv4() {
+                visit.not_sent(probe.id, None, format!("{from} and {to} are of two families"), false);
                 continue;
-            };
+            }
             let key = Key::of(&probe, from);
             visit.waiting.insert(probe.id, key);
             *visit.users.entry(key).or_insert(0) += 1;

@@ -8,8 +8,8 @@ use crate::names::{PodRef, UnixNs};
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
-/// What makes a pod another one: its UID's fingerprint and its address.
-type Identity = (u64, Option<IpAddr>);
+/// What makes a pod another one: its UID's fingerprint and its addresses, the first and the first of the other family.
+type Identity = (u64, Option<IpAddr>, Option<IpAddr>);
 
 /// Memory of one agent. The pods of the first intent it sees are taken as known for ever: nothing was sent before.
 #[derive(Clone, Debug, Default)]
@@ -34,11 +34,14 @@ impl Acquaintance {
         for workload in intent.workloads.values_mut() {
             let live = workload.phase == PodPhase::Running && !workload.terminating && !workload.sandbox_pending;
             if live {
-                workload.known_since = since(&workload.pod, (workload.uid, workload.addresses.first().copied()));
+                let first = workload.addresses.first().copied();
+                let is_other = |ip: &&IpAddr| first.is_some_and(|first| first.is_ipv4() != ip.is_ipv4());
+                let other = workload.addresses.iter().find(is_other).copied();
+                workload.known_since = since(&workload.pod, (workload.uid, first, other));
             }
         }
         for pod in intent.peers.values_mut().flat_map(|peer| &mut peer.pods) {
-            pod.known_since = since(&pod.pod, (pod.uid, Some(pod.ip)));
+            pod.known_since = since(&pod.pod, (pod.uid, Some(pod.ip), pod.other_ip));
         }
         self.known = present;
         self.begun = true;

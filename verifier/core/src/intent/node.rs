@@ -139,6 +139,13 @@ pub struct ExpectedTunnel {
     pub required: bool,
 }
 
+impl ExpectedTunnel {
+    /// Whether its family is that of `ip`, as far as its addresses tell.
+    pub fn may_carry(&self, ip: IpAddr) -> bool {
+        self.address.or(self.local).is_none_or(|own| own.is_ipv4() == ip.is_ipv4())
+    }
+}
+
 /// Through which device an [`ExpectedRoute`] must go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -316,6 +323,9 @@ pub struct RemotePod {
     pub pod: PodRef,
     /// Its first address.
     pub ip: IpAddr,
+    /// Its first address of the other family, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_ip: Option<IpAddr>,
     /// Phase.
     pub phase: PodPhase,
     /// Fingerprint of its UID; 0 where the object has none.
@@ -324,6 +334,13 @@ pub struct RemotePod {
     /// Since when the agent knows it as it is, if that is later than the agent's own start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_since: Option<UnixNs>,
+}
+
+impl RemotePod {
+    /// Its addresses, one of a family.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        core::iter::once(self.ip).chain(self.other_ip)
+    }
 }
 
 /// What this node knows of another.
@@ -433,4 +450,44 @@ pub struct NodeIntent {
     pub generation: u64,
     /// When it was read.
     pub read_at: UnixNs,
+}
+
+impl Peer {
+    /// Its Calico address of a family.
+    pub fn host_ip_of(&self, v6: bool) -> Option<IpAddr> {
+        of_family([self.host_ip, self.host_ip6], v6)
+    }
+}
+
+impl NodeIntent {
+    /// Its Calico address of a family.
+    pub fn host_ip_of(&self, v6: bool) -> Option<IpAddr> {
+        of_family([self.host_ip, self.host_ip6], v6)
+    }
+
+    /// Whether pods have addresses of a family: by the pools, and of IPv4 where no pool is known.
+    pub fn has_pool_of(&self, v6: bool) -> bool {
+        self.pools.iter().any(|(pool, _)| pool.addr().is_ipv6() == v6) || (!v6 && self.pools.is_empty())
+    }
+
+    /// How packets to an address of a pod on `peer` are meant to travel: by the longest of the peer's prefixes that holds it, else as the
+    /// first tunnel of the address' family has it.
+    pub fn encapsulation_to(&self, peer: &NodeName, to: IpAddr) -> Encapsulation {
+        let prefixes = self.peers.get(peer).map_or(&[][..], |p| &p.prefixes);
+        let holding = prefixes.iter().filter(|(prefix, _)| prefix.contains(&to));
+        let by_prefix = holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, e)| *e);
+        by_prefix
+            .or_else(|| self.tunnels.iter().find(|t| t.may_carry(to)).map(|t| t.encapsulation))
+            .unwrap_or(Encapsulation::None)
+    }
+
+    /// The tunnel device of an encapsulation that carries packets to `to`.
+    pub fn tunnel_to(&self, encapsulation: Encapsulation, to: IpAddr) -> Option<&ExpectedTunnel> {
+        self.tunnels.iter().find(|t| t.encapsulation == encapsulation && t.may_carry(to))
+    }
+}
+
+/// The first of the family.
+fn of_family(addresses: [Option<IpAddr>; 2], v6: bool) -> Option<IpAddr> {
+    addresses.into_iter().flatten().find(|ip| ip.is_ipv6() == v6)
 }

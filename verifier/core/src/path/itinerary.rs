@@ -1,7 +1,7 @@
 //! What intent predicts: the list of taps that a probe must pass.
 
 use crate::{
-    intent::{Encapsulation, ExpectedTunnel, NodeIntent},
+    intent::{Encapsulation, NodeIntent},
     names::{NodeName, PodRef},
     observed::{Direction, Leg, TapKind},
     probe::{Endpoint, PairKind, Probe},
@@ -76,7 +76,10 @@ fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, 
         push(&from.node, TapKind::Workload, workload_device(intent, pod), Direction::Ingress);
     }
     if matches!(pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod) {
-        let tunnel = tunnel_device(intent, encapsulation(intent, to), to.ip.is_ipv4());
+        let tunnel = match intent.encapsulation_to(&to.node, to.ip) {
+            Encapsulation::None => None,
+            encapsulation => intent.tunnel_to(encapsulation, to.ip).map(|t| t.device.clone()),
+        };
         if let Some(device) = &tunnel {
             push(&from.node, TapKind::Tunnel, device.clone(), Direction::Egress);
         }
@@ -100,36 +103,6 @@ fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, 
         push(&to.node, TapKind::Workload, workload_device(intent, pod), Direction::Egress);
     }
     out
-}
-
-/// How packets to `to` travel: by the longest prefix of its node that covers it.
-fn encapsulation(intent: &NodeIntent, to: &Endpoint) -> Encapsulation {
-    intent
-        .peers
-        .get(&to.node)
-        .and_then(|p| {
-            p.prefixes
-                .iter()
-                .filter(|(net, _)| net.contains(&to.ip))
-                .max_by_key(|(net, _)| net.prefix_len())
-        })
-        .map(|(_, e)| *e)
-        .or_else(|| intent.tunnels.first().map(|t| t.encapsulation))
-        .unwrap_or(Encapsulation::None)
-}
-
-/// The tunnel of an encapsulation and family.
-fn tunnel_device(intent: &NodeIntent, encapsulation: Encapsulation, v4: bool) -> Option<String> {
-    let of_family = |t: &&ExpectedTunnel| t.address.or(t.local).is_none_or(|ip| ip.is_ipv4() == v4);
-    match encapsulation {
-        Encapsulation::None => None,
-        e => intent
-            .tunnels
-            .iter()
-            .filter(|t| t.encapsulation == e)
-            .find(of_family)
-            .map(|t| t.device.clone()),
-    }
 }
 
 /// The underlay device of `node` by its taps, else by ours (nodes of a cluster mostly look alike), else `eth0`.

@@ -4,20 +4,38 @@
 //! Kubernetes' node ports (30000 to 32767): an application gets such a port only by asking for it by number. Where a node's
 //! range was widened over them, [`ProbeConfig::overlaps_local_range`] says so and other ports must be configured on every node.
 
+use super::result::Transport;
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// IPv4 header without options, bytes.
 pub const IPV4_HEADER_BYTES: u32 = 20;
+/// IPv6 header without extension headers, bytes.
+pub const IPV6_HEADER_BYTES: u32 = 40;
 /// UDP header, and ICMP echo header: both are 8 bytes.
 pub const UDP_HEADER_BYTES: u32 = 8;
 /// TCP header without options, bytes.
 pub const TCP_HEADER_BYTES: u32 = 20;
-/// The smallest UDP or ICMP probe: headers and the probe's own header.
+/// The smallest UDP or ICMP probe of IPv4: headers and the probe's own header.
 pub const SMALL_BYTES: u32 = IPV4_HEADER_BYTES + UDP_HEADER_BYTES + verifier_ebpf::wire::HEADER_BYTES as u32;
-/// The smallest TCP probe: a bare SYN.
+/// The smallest TCP probe of IPv4: a bare SYN.
 pub const SMALL_TCP_BYTES: u32 = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 /// The largest IPv4 packet.
 pub const MAX_BYTES: u32 = 65_535;
+
+/// Length of the IP header, without options, of packets to this address, bytes.
+pub const fn ip_header_bytes(to: IpAddr) -> u32 {
+    if to.is_ipv4() { IPV4_HEADER_BYTES } else { IPV6_HEADER_BYTES }
+}
+
+/// The smallest probe of a transport to this address: a whole IP packet, bytes.
+pub const fn smallest_bytes(transport: Transport, to: IpAddr) -> u32 {
+    let of_ipv4 = match transport {
+        Transport::Udp | Transport::Icmp => SMALL_BYTES,
+        Transport::Tcp => SMALL_TCP_BYTES,
+    };
+    of_ipv4 - IPV4_HEADER_BYTES + ip_header_bytes(to)
+}
 
 /// A range of ports or identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,7 +81,8 @@ pub struct ProbeConfig {
     /// They are used in turn and the range is wide: conntrack remembers a refused connection for a while, and a second SYN on the same
     /// ports with another sequence number may be invalid to it, which Calico drops.
     pub tcp_sources: PortRange,
-    /// Pinned identifiers of ICMP echos: the first of them for pods, the second for the host.
+    /// Pinned identifiers of ICMP echos: the first of them for pods, the second for the host, then the same for IPv6. The kernel gives
+    /// an identifier to one datagram socket of a namespace, whichever its family (`ping_get_port`, net/ipv4/ping.c).
     pub icmp_identifiers: PortRange,
 }
 
@@ -77,7 +96,7 @@ impl Default for ProbeConfig {
                 first: 63_000,
                 count: 2_000,
             },
-            icmp_identifiers: PortRange { first: 62_100, count: 2 },
+            icmp_identifiers: PortRange { first: 62_100, count: 4 },
         }
     }
 }
@@ -156,9 +175,9 @@ impl ProbeConfig {
             || (self.tcp_port >= first && self.tcp_port <= last)
     }
 
-    /// The identifier of ICMP echos from a pod or from the host.
-    pub const fn icmp_identifier(&self, from_host: bool) -> u16 {
-        self.icmp_identifiers.pick(from_host as u64)
+    /// The identifier of ICMP echos from a pod or from the host to this address.
+    pub const fn icmp_identifier(&self, from_host: bool, to: IpAddr) -> u16 {
+        self.icmp_identifiers.pick(from_host as u64 + 2 * to.is_ipv6() as u64)
     }
 }
 
@@ -173,6 +192,16 @@ mod tests {
         assert!(!config.overlaps_local_range(32_768, 60_999));
         assert!(config.overlaps_local_range(1_024, 65_535));
         assert!(config.overlaps_local_range(61_998, 61_998));
+    }
+
+    #[test]
+    fn every_kind_of_socket_has_its_own_identifier_and_every_family_its_own_size() {
+        let config = ProbeConfig::default();
+        let (v4, v6) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
+        let ids = [(false, v4), (true, v4), (false, v6), (true, v6)].map(|(host, to)| config.icmp_identifier(host, to));
+        assert_eq!(ids, [62_100, 62_101, 62_102, 62_103]);
+        let of = |transport| [smallest_bytes(transport, v4), smallest_bytes(transport, v6)];
+        assert_eq!((of(Transport::Udp), of(Transport::Tcp)), ([68, 88], [40, 60]));
     }
 
     #[test]

@@ -12,6 +12,9 @@
 //! | host to remote pod (source = tunnel address) | k peers: UDP, ICMP, TCP small, ICMP at the MTU | every peer so |
 //! | host to local pod (source = the node's address, as the kubelet) | a few pods in turn: UDP, ICMP, TCP small | every pod |
 //! | pod to local pod | one pair in turn | each pod to the next |
+//!
+//! All of it in each family of which there are pools: of a pod with addresses of both, both are tested. Of IPv6 a continuous round sends
+//! UDP from [`IPV6_PORTS_PER_ROUND`] of the pinned ports, which take turns; `validate` from all.
 
 mod full;
 mod pairs;
@@ -34,6 +37,10 @@ use alloc::{
 };
 pub use full::plan_full;
 use pairs::{Builder, Shots};
+
+/// Pinned UDP ports of which a round sends to a peer's pod by IPv6: which path of a network that spreads load is bad shows by IPv4 already,
+/// and by IPv6 after some rounds.
+pub const IPV6_PORTS_PER_ROUND: u16 = 2;
 
 /// MTUs that intent does not know: read from the programmed account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,11 +98,17 @@ impl PlanOptions {
             self.all_peers_up_to
         };
         let k = if k == 0 { 1 } else { k as u64 };
-        // UDP from each port and once large; ICMP and TCP small and large.
-        let pod_to_remote = self.config.udp_sources.count as u64 + 5;
-        let host_to_remote = 4;
+        // UDP from each port and once large; ICMP and TCP small and large. Of IPv6 from few ports.
+        let ports = self.config.udp_sources.count;
+        let ports6 = if ports < IPV6_PORTS_PER_ROUND {
+            ports
+        } else {
+            IPV6_PORTS_PER_ROUND
+        };
+        let pod_to_remote = ports as u64 + ports6 as u64 + 2 * 5;
+        let host_to_remote = 2 * 4;
         let local = self.local_pods_per_round as u64 * 3 + 4;
-        k * (pod_to_remote + host_to_remote) + local
+        k * (pod_to_remote + host_to_remote) + 2 * local
     }
 
     /// After how many rounds [`plan_round`] has tested every ordered pair of `nodes` nodes.
@@ -121,14 +134,27 @@ pub fn plan_round(intent: &NodeIntent, round: u64, options: &PlanOptions, ids: &
     let turn = visits / u64::from(options.dwell_rounds.max(1));
 
     let mut builder = Builder::new(intent, options, ids);
+    for v6 in builder.families() {
+        builder.family(v6);
+        let shots = if v6 {
+            Shots::few_ports(IPV6_PORTS_PER_ROUND, visits)
+        } else {
+            Shots::ALL_PORTS
+        };
+        one_family(&mut builder, &peers, shots, round, turn, options);
+    }
+    builder.finish()
+}
+
+fn one_family(builder: &mut Builder<'_>, peers: &[&NodeName], shots: Shots, round: u64, turn: u64, options: &PlanOptions) {
     let local = builder.local_pods();
-    if local.is_empty() && !intent.peers.is_empty() {
+    if local.is_empty() && !builder.intent.peers.is_empty() {
         builder.gap_no_local_pod();
     }
     for (rank, peer) in (0..).zip(peers) {
         let Some(to) = builder.remote_pod(peer, turn) else { continue };
         if let Some(from) = pick(&local, turn.wrapping_add(rank)) {
-            builder.shoot(from, &to, PairKind::PodToRemotePod, Shots::ALL_PORTS, 1);
+            builder.shoot(from, &to, PairKind::PodToRemotePod, shots, 1);
         }
         if let Some(host) = builder.host_towards(peer, to.ip) {
             builder.shoot(&host, &to, PairKind::HostToRemotePod, Shots::ONE_PORT, 1);
@@ -148,7 +174,6 @@ pub fn plan_round(intent: &NodeIntent, round: u64, options: &PlanOptions, ids: &
     {
         builder.shoot(from, to, PairKind::PodToLocalPod, Shots::ONE_PORT, 1);
     }
-    builder.finish()
 }
 
 /// Each of these probes again, `attempts` times with new ids: for a failure that was seen once. At most `limit` probes.

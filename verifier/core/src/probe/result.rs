@@ -75,8 +75,15 @@ pub struct Probe {
     pub src_port: u16,
     /// Inner destination port (0 for ICMP).
     pub dst_port: u16,
-    /// IP total length of the inner packet sent, bytes.
+    /// Length of the whole inner IP packet sent, header included, bytes.
     pub length_bytes: u32,
+}
+
+impl Probe {
+    /// Whether it is of IPv6.
+    pub const fn is_ipv6(&self) -> bool {
+        self.to.ip.is_ipv6()
+    }
 }
 
 /// How a probe ended.
@@ -99,13 +106,13 @@ pub enum Outcome {
     Lost,
     /// An ICMP error came back.
     Rejected {
-        /// ICMP type.
+        /// ICMP type, of IPv6 that of ICMPv6 (RFC 4443): the numbers differ.
         icmp_type: u8,
         /// ICMP code.
         icmp_code: u8,
         /// Who sent it.
         rejected_by: IpAddr,
-        /// MTU of a fragmentation-needed.
+        /// MTU of a fragmentation-needed, of IPv6 a packet-too-big.
         mtu: Option<u32>,
     },
     /// The far reflector refused it (stale, unknown key or version): says nothing about forwarding.

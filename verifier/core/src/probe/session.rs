@@ -7,7 +7,7 @@
 //!   then silence.
 //! - Of several of one rank the earliest counts, so a duplicate changes nothing (and is counted).
 //! - Silence is a loss at the deadline, provisionally; finally 4 s later, because NEIGH_FAILED and the host-unreachable that follows
-//!   come about 3 s after the packet (`mcast_solicit` 3 times `retrans_time` 1 s, `net/ipv4/arp.c`).
+//!   come about 3 s after the packet (`mcast_solicit` 3 times `retrans_time` 1 s, `net/ipv4/arp.c` and `net/ipv6/ndisc.c`).
 //! - An ICMP error belongs to the probe whose id it quotes. One that quotes only ports belongs to the probe that had them, if
 //!   there is only one; else it is counted, not guessed.
 //!
@@ -17,7 +17,7 @@ mod counters;
 mod track;
 
 use super::{
-    config::SMALL_TCP_BYTES,
+    config::smallest_bytes,
     id::{incarnation, low},
     result::{Probe, ProbeResult, Transport},
 };
@@ -126,7 +126,7 @@ pub enum Event {
         icmp_type: u8,
         /// ICMP code.
         icmp_code: u8,
-        /// MTU of a fragmentation-needed.
+        /// MTU of a fragmentation-needed, of IPv6 a packet-too-big.
         mtu: Option<u32>,
         /// When, on the monotonic clock, ns.
         mono_ns: u64,
@@ -265,7 +265,12 @@ impl Session {
     fn tcp_reply(&mut self, id_low: u32, reset: bool, src_port: u16, from: IpAddr, mono_ns: u64) -> Option<u64> {
         let of_port = self.by_port.get(&(Transport::Tcp, src_port)).map_or(&[][..], Vec::as_slice);
         // A listening port acknowledges the SYN and not the padding behind it.
-        let padding = |track: &Track| track.probe.length_bytes.saturating_sub(SMALL_TCP_BYTES);
+        let padding = |track: &Track| {
+            track
+                .probe
+                .length_bytes
+                .saturating_sub(smallest_bytes(Transport::Tcp, track.probe.to.ip))
+        };
         let named = |id: &&u64| low(**id) == id_low;
         let unpadded = |id: &&u64| {
             let track = self.tracks.get(*id);

@@ -65,6 +65,7 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
         unseen_pods: unseen_pods(snapshot),
         unresolved: unresolved(snapshot),
         host_ips: intent.map(host_ips).unwrap_or_default(),
+        host_ips6: intent.map(host_ips6).unwrap_or_default(),
         calico: intent.map_or((None, 90), |i| {
             (
                 i.settings.calico_version,
@@ -75,6 +76,7 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
             .map(|i| i.contradictions.iter().map(contradiction).collect())
             .unwrap_or_default(),
         pairs: probed.pairs,
+        pairs_ipv6: probed.pairs_ipv6,
         answering: probed.answering,
         slow: probed.slow,
         unknown: out.unknown,
@@ -221,6 +223,12 @@ fn host_ips(intent: &NodeIntent) -> BTreeMap<crate::names::NodeName, core::net::
         .filter_map(|(n, p)| p.host_ip.map(|ip| (n.clone(), ip)))
         .chain(own)
         .collect()
+}
+
+fn host_ips6(intent: &NodeIntent) -> BTreeMap<crate::names::NodeName, core::net::IpAddr> {
+    let own = intent.host_ip_of(true).map(|ip| (intent.node.clone(), ip));
+    let peers = intent.peers.iter().filter_map(|(n, p)| Some((n.clone(), p.host_ip_of(true)?)));
+    peers.chain(own).collect()
 }
 
 fn unresolved(snapshot: &NodeSnapshot) -> Vec<(alloc::string::String, core::net::IpAddr)> {

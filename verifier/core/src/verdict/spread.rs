@@ -74,35 +74,41 @@ pub(super) fn spread(samples: &[Sample<'_>], policy: &Policy) -> Spread {
 
 /// The peers to whom round trips take long, measured against those within the node: a busy machine is slow to itself too.
 pub(super) fn slow(node: &NodeName, results: &[&ProbeResult], policy: &Policy) -> BTreeMap<NodeName, Slow> {
-    let mut trips: BTreeMap<&NodeName, Vec<u64>> = BTreeMap::new();
+    // The two families may take different ways: each by itself.
+    let mut trips: BTreeMap<(&NodeName, bool), Vec<u64>> = BTreeMap::new();
+    let mut within = Vec::new();
     for result in results.iter().filter(|r| r.probe.size == Size::Small) {
         if let Outcome::Answered { rtt_ns, .. } = result.outcome {
-            trips.entry(&result.probe.to.node).or_default().push(rtt_ns / 1_000);
+            let to = &result.probe.to.node;
+            let trips = if to == node {
+                &mut within
+            } else {
+                trips.entry((to, result.probe.is_ipv6())).or_default()
+            };
+            trips.push(rtt_ns / 1_000);
         }
     }
     let place = |trips: &mut Vec<u64>, of: usize| {
         trips.sort_unstable();
         trips.get(trips.len() / of).copied().unwrap_or(0)
     };
-    let within_us = trips.remove(node).as_mut().map_or(0, |trips| place(trips, 2));
-    trips
-        .into_iter()
-        .filter(|(_, trips)| trips.len() >= ROUND_TRIPS_MIN)
-        .filter_map(|(peer, mut trips)| {
-            // What a busy machine delays are some of them, what a network delays are all.
-            let most_us = place(&mut trips, 10);
-            let slow = most_us.saturating_sub(within_us) >= u64::from(policy.latency_ms) * 1_000;
-            let probes = u32::try_from(trips.len()).unwrap_or(u32::MAX);
-            slow.then(|| {
-                let slow = Slow {
-                    most_us,
-                    within_us,
-                    probes,
-                };
-                (peer.clone(), slow)
-            })
-        })
-        .collect()
+    let within_us = place(&mut within, 2);
+    let mut slow: BTreeMap<NodeName, Slow> = BTreeMap::new();
+    for ((peer, _), mut trips) in trips.into_iter().filter(|(_, trips)| trips.len() >= ROUND_TRIPS_MIN) {
+        // What a busy machine delays are some of them, what a network delays are all.
+        let most_us = place(&mut trips, 10);
+        if most_us.saturating_sub(within_us) < u64::from(policy.latency_ms) * 1_000 {
+            continue;
+        }
+        let found = Slow {
+            most_us,
+            within_us,
+            probes: u32::try_from(trips.len()).unwrap_or(u32::MAX),
+        };
+        let worst = slow.entry(peer.clone()).or_insert(found);
+        *worst = found.max(*worst);
+    }
+    slow
 }
 
 #[cfg(test)]

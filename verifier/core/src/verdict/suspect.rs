@@ -39,6 +39,7 @@ pub(super) fn suspects(view: &View<'_>) -> Vec<Suspect> {
             place,
             moved: None,
             subject: format!("{} ({point} of {}{within}{id})", hook.program, hook.device),
+            ipv6: None,
         });
     }
     out.sort();
@@ -48,12 +49,18 @@ pub(super) fn suspects(view: &View<'_>) -> Vec<Suspect> {
 
 fn filter(view: &View<'_>, rule: &FilterRule) -> Suspect {
     let subject = format!("{} table {} chain {}", family(rule), rule.table, rule.chain);
+    let ipv6 = match rule.family.as_str() {
+        "ip" | "arp" => Some(false),
+        "ip6" => Some(true),
+        _ => None,
+    };
     if let Some(pod) = endpoint_of(view, &rule.chain) {
         return Suspect {
             code: CauseCode::PolicyBlocked,
             place: SuspectPlace::Endpoint { pod },
             moved: rule.moved,
             subject,
+            ipv6,
         };
     }
     let base = view
@@ -86,6 +93,7 @@ fn filter(view: &View<'_>, rule: &FilterRule) -> Suspect {
         place,
         moved: rule.moved,
         subject,
+        ipv6,
     }
 }
 

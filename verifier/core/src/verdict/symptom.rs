@@ -26,6 +26,8 @@ pub(super) struct Symptoms {
     pub symptoms: Vec<Symptom>,
     /// Every peer's tally.
     pub pairs: BTreeMap<NodeName, PairTally>,
+    /// The share of IPv6 in them.
+    pub pairs_ipv6: BTreeMap<NodeName, PairTally>,
     /// Ends that were proven to answer by their own stack (ICMP or TCP): pods by address.
     pub answering: BTreeSet<core::net::IpAddr>,
     /// Peers to whom round trips take long.
@@ -132,7 +134,8 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
     results.sort();
     out.slow = spread::slow(&snapshot.node, &results, policy);
     let mut groups: BTreeMap<Ends<'_>, Vec<Sample<'_>>> = BTreeMap::new();
-    let mut by_peer: BTreeMap<&NodeName, Vec<Sample<'_>>> = BTreeMap::new();
+    // A fault of one family is no chance of the other: by peer and family.
+    let mut by_peer: BTreeMap<(&NodeName, bool), Vec<Sample<'_>>> = BTreeMap::new();
     for result in results {
         let standing = standing(&index, snapshot, intent, result);
         if standing == Standing::Passed && result.probe.transport != Transport::Udp {
@@ -140,20 +143,25 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
             out.answering.insert(result.probe.from.ip);
         }
         if result.probe.to.node != snapshot.node {
+            let v6 = result.probe.is_ipv6();
             tally_pair(out.pairs.entry(result.probe.to.node.clone()).or_default(), result, standing);
-            by_peer.entry(&result.probe.to.node).or_default().push((result, standing));
+            if v6 {
+                tally_pair(out.pairs_ipv6.entry(result.probe.to.node.clone()).or_default(), result, standing);
+            }
+            by_peer.entry((&result.probe.to.node, v6)).or_default().push((result, standing));
         }
         groups
             .entry((result.probe.pair, &result.probe.from, &result.probe.to))
             .or_default()
             .push((result, standing));
     }
-    let spreads: BTreeMap<&NodeName, Spread> = by_peer
+    let spreads: BTreeMap<(&NodeName, bool), Spread> = by_peer
         .iter()
         .map(|(peer, samples)| (*peer, spread::spread(samples, policy)))
         .collect();
     for (ends, group) in groups {
-        let spread = spreads.get(&ends.2.node).copied().unwrap_or(Spread::Settled);
+        let towards = (&ends.2.node, ends.2.ip.is_ipv6());
+        let spread = spreads.get(&towards).copied().unwrap_or(Spread::Settled);
         out.symptoms.extend(symptom(&index, intent, policy, ends, spread, &group));
     }
     out
@@ -234,7 +242,7 @@ fn still_there(intent: &NodeIntent, end: &Endpoint, sent_at: UnixNs) -> bool {
         intent.peers.get(&end.node).is_some_and(|p| {
             p.pods
                 .iter()
-                .any(|r| r.pod == *pod && r.ip == end.ip && r.phase == PodPhase::Running && was(r.known_since))
+                .any(|r| r.pod == *pod && r.addresses().any(|ip| ip == end.ip) && r.phase == PodPhase::Running && was(r.known_since))
         })
     }
 }

@@ -367,6 +367,9 @@ pub struct Suspect {
     pub moved: Option<u64>,
     /// What it is: table and chain, program name.
     pub subject: String,
+    /// Whether it sees packets of IPv6 alone (true) or of IPv4 alone (false); none for both, or where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<bool>,
 }
 
 /// One node, judged by itself.
@@ -402,14 +405,20 @@ pub struct NodeReport {
     pub answering: BTreeSet<IpAddr>,
     /// Addresses of all nodes, for texts and for matching.
     pub host_ips: BTreeMap<NodeName, IpAddr>,
+    /// IPv6 addresses of the nodes that have one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_ips6: BTreeMap<NodeName, IpAddr>,
     /// Calico's version and its route refresh in seconds, for what it repairs.
     pub calico: (Option<(u16, u16, u16)>, u32),
     /// Datastore causes this node's intent shows; every node shows the same.
     pub contradictions: Vec<Finding>,
     /// Its pods.
     pub pods: Vec<PodReport>,
-    /// Probes to each peer.
+    /// Probes to each peer, of both families.
     pub pairs: BTreeMap<NodeName, PairTally>,
+    /// Those of them that were of IPv6.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pairs_ipv6: BTreeMap<NodeName, PairTally>,
     /// Peers to whom round trips take long.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slow: BTreeMap<NodeName, Slow>,

@@ -1,11 +1,16 @@
 use super::*;
 use crate::probe::keys::WireKey;
 use proptest::prelude::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use verifier_core::probe::{Endpoint, PairKind, Size, Transport};
 use verifier_ebpf::{siphash::SipKey, wire::into_reply};
 
-const FROM: Ipv4Addr = Ipv4Addr::new(10, 65, 1, 2);
-const TO: Ipv4Addr = Ipv4Addr::new(10, 65, 2, 3);
+const FROM4: Ipv4Addr = Ipv4Addr::new(10, 65, 1, 2);
+const TO4: Ipv4Addr = Ipv4Addr::new(10, 65, 2, 3);
+const FROM: IpAddr = IpAddr::V4(FROM4);
+const TO: IpAddr = IpAddr::V4(TO4);
+const FROM6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0xfff0, 0xffff, 0xffff, 0xffff, 1, 2));
+const TO6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0xfff0, 0xffff, 0xffff, 0xffff, 2, 3));
 
 fn keys() -> ProbeKeys {
     ProbeKeys::new(WireKey {
@@ -15,17 +20,21 @@ fn keys() -> ProbeKeys {
 }
 
 fn probe(transport: Transport, length_bytes: u32) -> Probe {
-    let end = |ip: Ipv4Addr| Endpoint {
+    between(FROM, TO, transport, length_bytes)
+}
+
+fn between(from: IpAddr, to: IpAddr, transport: Transport, length_bytes: u32) -> Probe {
+    let end = |ip| Endpoint {
         node: "n".into(),
         pod: None,
-        ip: ip.into(),
+        ip,
     };
     let config = ProbeConfig::default();
     Probe {
         id: 0x0000_0009_ffff_fff0,
         seq: 1,
-        from: end(FROM),
-        to: end(TO),
+        from: end(from),
+        to: end(to),
         pair: PairKind::PodToRemotePod,
         transport,
         size: Size::Small,
@@ -36,21 +45,29 @@ fn probe(transport: Transport, length_bytes: u32) -> Probe {
 }
 
 /// An IPv4 packet as a raw socket delivers it.
-fn in_ip(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+fn in_ip(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
     use pnet::packet::ipv4::MutableIpv4Packet;
     let mut packet = vec![0; 20 + payload.len()];
     let mut ip = MutableIpv4Packet::new(&mut packet).unwrap();
     ip.set_version(4);
     ip.set_header_length(5);
     ip.set_total_length(20 + payload.len() as u16);
-    ip.set_source(from);
-    ip.set_destination(to);
+    let v4 = |ip| match ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(ip) => panic!("{ip}"),
+    };
+    ip.set_source(v4(from));
+    ip.set_destination(v4(to));
     ip.set_payload(payload);
     packet
 }
 
 /// What a kernel answers to a SYN: to a closed port RST with the padding acknowledged, to an open one SYN-ACK.
 fn answer(syn: &[u8], flags: u8) -> Vec<u8> {
+    answer_between(TO, FROM, syn, flags)
+}
+
+fn answer_between(from: IpAddr, to: IpAddr, syn: &[u8], flags: u8) -> Vec<u8> {
     let syn = TcpPacket::new(syn).unwrap();
     let padding = if flags & TcpFlags::RST != 0 {
         syn.packet().len() as u32 - 20
@@ -64,7 +81,7 @@ fn answer(syn: &[u8], flags: u8) -> Vec<u8> {
     tcp.set_acknowledgement(syn.get_sequence().wrapping_add(1).wrapping_add(padding));
     tcp.set_data_offset(5);
     tcp.set_flags(flags);
-    let sum = ipv4_checksum(&tcp.to_immutable(), &TO, &FROM);
+    let sum = tcp_checksum(&tcp.to_immutable(), from, to);
     tcp.set_checksum(sum);
     bytes
 }
@@ -76,6 +93,78 @@ fn the_ip_length_is_the_probes() {
         assert_eq!(echo_request(&probe(Transport::Icmp, length), &keys(), 1).len() as u32, length - 20);
         assert_eq!(tcp_syn(&probe(Transport::Tcp, length), FROM, TO).len() as u32, length - 20);
     }
+    for length in [88, 89, 1_430, 9_000] {
+        let probe = |transport| between(FROM6, TO6, transport, length);
+        assert_eq!(udp_payload(&probe(Transport::Udp), &keys(), 1).len() as u32, length - 48);
+        assert_eq!(echo_request(&probe(Transport::Icmp), &keys(), 1).len() as u32, length - 40);
+        assert_eq!(tcp_syn(&probe(Transport::Tcp), FROM6, TO6).len() as u32, length - 40);
+    }
+}
+
+#[test]
+fn of_ipv6_the_checksum_covers_the_longer_addresses() {
+    for length in [60, 61, 1_430] {
+        let syn = tcp_syn(&between(FROM6, TO6, Transport::Tcp, length), FROM6, TO6);
+        // The sum over pseudo-header and segment is all ones, by RFC 1071 and RFC 8200, 8.1.
+        let bytes = match (FROM6, TO6) {
+            (IpAddr::V6(from), IpAddr::V6(to)) => [
+                &from.octets()[..],
+                &to.octets(),
+                &(syn.len() as u32).to_be_bytes(),
+                &[0, 0, 0, 6],
+                &syn,
+            ]
+            .concat(),
+            _ => unreachable!(),
+        };
+        let mut sum: u64 = bytes
+            .chunks(2)
+            .map(|two| u64::from(two[0]) << 8 | two.get(1).map_or(0, |low| u64::from(*low)))
+            .sum();
+        while sum > 0xffff {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        assert_eq!(sum, 0xffff);
+
+        let reset = answer_between(TO6, FROM6, &syn, TcpFlags::RST | TcpFlags::ACK);
+        let read = |bytes: &[u8]| tcp_segment(bytes, TO6, FROM6, &ProbeConfig::default(), 5);
+        let good = Read::Event(Event::TcpReply {
+            id_low: 0xffff_fff0,
+            reset: true,
+            src_port: 63_001,
+            from: TO6,
+            mono_ns: 5,
+        });
+        assert_eq!(read(&reset), good);
+        let with_sum = |sum: u16| {
+            let mut bytes = reset.clone();
+            MutableTcpPacket::new(&mut bytes).unwrap().set_checksum(sum);
+            read(&bytes)
+        };
+        let right = TcpPacket::new(&reset).unwrap().get_checksum();
+        assert_eq!(with_sum(right ^ 0x0100), Read::Event(Event::BadChecksum));
+        // What both addresses share, twice; their ends 1 2 and 2 3; protocol 6 and length 20.
+        let all: u32 = 2 * (0xfd00 + 0x10 + 0xfff0 + 3 * 0xffff) + 8 + 6 + 20;
+        assert_eq!(with_sum(((all >> 16) + (all & 0xffff)) as u16), good);
+        assert_eq!(read(&reset[..19]), Read::Event(Event::Truncated));
+    }
+}
+
+#[test]
+fn an_echo_reply_of_one_family_is_none_of_the_other() {
+    let keys = keys();
+    let mut echo = echo_request(&between(FROM6, TO6, Transport::Icmp, 88), &keys, 1);
+    assert_eq!((echo[0], &echo[2..4]), (128, &[0, 0][..]));
+    assert_eq!(echo_reply(&echo, 63_001, TO6, &keys, 5), Read::Foreign);
+    echo[0] = 129;
+    assert!(matches!(
+        echo_reply(&echo, 63_001, TO6, &keys, 5),
+        Read::Event(Event::Reply { from: TO6, .. })
+    ));
+    assert_eq!(echo_reply(&echo, 63_002, TO6, &keys, 5), Read::Foreign);
+    assert_eq!(echo_reply(&echo, 63_001, TO, &keys, 5), Read::Foreign);
+    echo[0] = 0;
+    assert_eq!(echo_reply(&echo, 63_001, TO6, &keys, 5), Read::Foreign);
 }
 
 #[test]
@@ -90,7 +179,7 @@ fn a_reset_names_the_probe_whatever_its_size() {
                 id_low: 0xffff_fff0,
                 reset: true,
                 src_port: 63_001,
-                from: TO.into(),
+                from: TO,
                 mono_ns: 5,
             })
         );
@@ -169,6 +258,8 @@ fn quotes_name_the_probe_as_far_as_they_reach() {
     let echo = echo_request(&probe(Transport::Icmp, 68), &keys, 1);
     assert_eq!(quoted_echo(&echo, &keys), Some((63_001, Some(0xffff_fff0))));
     assert_eq!(quoted_echo(&echo[..8], &keys), Some((63_001, None)));
+    let echo = echo_request(&between(FROM6, TO6, Transport::Icmp, 88), &keys, 1);
+    assert_eq!(quoted_echo(&echo, &keys), Some((63_001, Some(0xffff_fff0))));
     let syn = tcp_syn(&probe(Transport::Tcp, 40), FROM, TO);
     assert_eq!(quoted_tcp(&syn[..8], &ProbeConfig::default()), Some(63_001));
     assert_eq!(quoted_tcp(&[0; 8], &ProbeConfig::default()), None);
@@ -183,6 +274,8 @@ proptest! {
         let _ = raw_echo_reply(&bytes, 1, &keys, 1);
         let _ = echo_reply(&bytes, 1, TO, &keys, 1);
         let _ = tcp_reply(&bytes, &config, 1);
+        let _ = echo_reply(&bytes, 1, TO6, &keys, 1);
+        let _ = tcp_segment(&bytes, TO6, FROM6, &config, 1);
         let _ = quoted_udp(&bytes, &keys);
         let _ = quoted_echo(&bytes, &keys);
         let _ = quoted_tcp(&bytes, &config);

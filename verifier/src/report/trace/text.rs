@@ -3,10 +3,13 @@
 use super::{Mark, Row, Trace, Traced, spread, stats};
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 use verifier_core::{
     observed::{Direction, Leg, TapKind},
-    probe::{Outcome, Transport},
+    probe::{Outcome, Probe, Transport},
 };
 
 /// Lines with which to look closer at the place where a probe was lost.
@@ -145,15 +148,17 @@ fn cells(row: &Row, times: &[String], color: bool) -> Vec<Cell> {
         .to_owned(),
         text(row.outer.as_ref().map(|outer| {
             let vni = outer.vni.map_or(String::new(), |vni| format!(" vni {vni}"));
-            format!(
-                "{}:{} > {}:{}{vni} ttl {} len {}",
-                outer.src, outer.src_port, outer.dst, outer.dst_port, outer.ttl, outer.length_bytes
-            )
+            let (from, to) = (socket(outer.src, outer.src_port), socket(outer.dst, outer.dst_port));
+            format!("{from} > {to}{vni} ttl {} len {}", outer.ttl, outer.length_bytes)
         })),
-        text(inner.map(|inner| match inner.protocol {
-            1 => format!("{} > {} icmp id {}", inner.src, inner.dst, inner.src_port),
-            6 => format!("{}:{} > {}:{} tcp", inner.src, inner.src_port, inner.dst, inner.dst_port),
-            _ => format!("{}:{} > {}:{} udp", inner.src, inner.src_port, inner.dst, inner.dst_port),
+        text(inner.map(|inner| {
+            let (from, to) = (socket(inner.src, inner.src_port), socket(inner.dst, inner.dst_port));
+            match inner.protocol {
+                1 => format!("{} > {} icmp id {}", inner.src, inner.dst, inner.src_port),
+                6 => format!("{from} > {to} tcp"),
+                58 => format!("{} > {} icmp6 id {}", inner.src, inner.dst, inner.src_port),
+                _ => format!("{from} > {to} udp"),
+            }
         })),
         text(inner.map(|inner| inner.ttl.to_string())),
         text(inner.map(|inner| inner.length_bytes.to_string())),
@@ -171,6 +176,16 @@ fn cells(row: &Row, times: &[String], color: bool) -> Vec<Cell> {
     all.into_iter().map(|text| paint(Cell::new(text))).collect()
 }
 
+/// `10.0.0.1:53` or `[fd00::1]:53`.
+fn socket(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip, port)
+}
+
+/// The protocol of echos, by its name in filters.
+const fn icmp(probe: &Probe) -> &'static str {
+    if probe.is_ipv6() { "icmp6" } else { "icmp" }
+}
+
 fn heading(traced: &Traced) -> String {
     let probe = &traced.result.probe;
     let end = |end: &verifier_core::probe::Endpoint| {
@@ -179,7 +194,7 @@ fn heading(traced: &Traced) -> String {
     };
     let transport = match probe.transport {
         Transport::Udp => "udp",
-        Transport::Icmp => "icmp",
+        Transport::Icmp => icmp(probe),
         Transport::Tcp => "tcp",
     };
     format!(
@@ -207,7 +222,8 @@ fn ending(traced: &Traced) -> String {
             mtu,
         } => {
             let mtu = mtu.map_or(String::new(), |mtu| format!(", MTU {mtu}"));
-            format!("Rejected by {rejected_by}: ICMP type {icmp_type} code {icmp_code}{mtu}")
+            let protocol = if traced.result.probe.is_ipv6() { "ICMPv6" } else { "ICMP" };
+            format!("Rejected by {rejected_by}: {protocol} type {icmp_type} code {icmp_code}{mtu}")
         }
         Outcome::Refused { reason } => format!("Refused by the far reflector ({reason}): says nothing about forwarding"),
         Outcome::NotSent { why, .. } => format!("Not sent: {why}"),
@@ -240,7 +256,7 @@ pub fn capture(trace: &Trace) -> Option<Capture> {
     let missed = traced.rows.iter().find(|row| row.mark == Mark::Missed);
     let what = match probe.transport {
         Transport::Udp => format!("udp port {}", probe.dst_port),
-        Transport::Icmp => "icmp".to_owned(),
+        Transport::Icmp => icmp(probe).to_owned(),
         Transport::Tcp => format!("tcp port {}", probe.dst_port),
     };
     let hosts = format!("host {} and host {}", probe.from.ip, probe.to.ip);

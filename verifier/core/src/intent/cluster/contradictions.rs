@@ -234,9 +234,15 @@ fn block_two_owners(cidr: IpNet, blocks: &[(&String, &BlockFacts)], affinities: 
 
 /// A node that must have a tunnel, without what it takes: its address or its tunnel address.
 fn tunnel_address_missing(name: &NodeName, facts: &NodeFacts, needed: &[(Encapsulation, Family)]) -> Option<Contradiction> {
-    let what = needed
+    let lacking = needed
         .iter()
-        .find_map(|(encapsulation, family)| lacks(name, facts, *encapsulation, *family))?;
+        .filter_map(|(encapsulation, family)| lacks(name, facts, *encapsulation, *family));
+    let mut lacking: Vec<String> = lacking.collect();
+    lacking.dedup();
+    if lacking.is_empty() {
+        return None;
+    }
+    let what = lacking.join(", ");
     Some(Contradiction {
         code: CauseCode::TunnelAddressMissing,
         node: Some(name.clone()),

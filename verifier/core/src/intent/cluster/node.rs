@@ -282,9 +282,11 @@ impl Cluster {
         self.local_pods(name)
             .filter(|(_, facts)| facts.is_target())
             .filter_map(|(pod, facts)| {
+                let ip = *facts.addresses.first()?;
                 Some(RemotePod {
                     pod: pod.clone(),
-                    ip: *facts.addresses.first()?,
+                    ip,
+                    other_ip: facts.addresses.iter().copied().find(|other| other.is_ipv4() != ip.is_ipv4()),
                     phase: facts.phase,
                     uid: facts.uid,
                     known_since: None,
@@ -338,7 +340,8 @@ impl Cluster {
         gaps
     }
 
-    /// Taps, probes and conformance are IPv4's. Of IPv6 the state is held against intent, and no packet is: that must not pass for verified.
+    /// Taps and conformance are IPv4's. Of IPv6 the state is held against intent and probes are sent, and nobody sees them on their way: that
+    /// must not pass for verified.
     fn unprobed_pools(&self) -> Option<Gap> {
         let pools: Vec<String> = self
             .pools
@@ -346,8 +349,7 @@ impl Cluster {
             .filter(|pool| Family::of_net(&pool.cidr) == Family::V6)
             .map(|pool| pool.cidr.to_string())
             .collect();
-        let why =
-            "devices, routes, neighbours, forwarding entries and settings of IPv6 are verified, but no packet of it is sent or watched";
+        let why = "state of IPv6 is verified and pods are probed by it, but no packet of it is watched on its way";
         (!pools.is_empty()).then(|| Gap::new("intent/ipv6", format!("IPv6 pools {}: {why}", pools.join(", "))))
     }
 

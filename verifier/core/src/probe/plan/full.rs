@@ -23,12 +23,20 @@ pub fn plan_full(intent: &NodeIntent, options: &PlanOptions, ids: &mut IdSource)
     let attempts = options.attempts.max(1);
 
     let mut builder = Builder::new(intent, options, ids);
+    for v6 in builder.families() {
+        builder.family(v6);
+        one_family(&mut builder, &peers, own_place, attempts);
+    }
+    builder.finish()
+}
+
+fn one_family(builder: &mut Builder<'_>, peers: &[&NodeName], own_place: u64, attempts: u32) {
     let local = builder.local_pods();
     if local.is_empty() && !peers.is_empty() {
         builder.gap_no_local_pod();
     }
     let mut reachable = Vec::new();
-    for (rank, peer) in (0..).zip(&peers) {
+    for (rank, peer) in (0..).zip(peers) {
         let Some(to) = builder.remote_pod(peer, own_place) else { continue };
         if let Some(from) = pick(&local, rank) {
             builder.shoot(from, &to, PairKind::PodToRemotePod, Shots::ALL_PORTS, attempts);
@@ -58,5 +66,4 @@ pub fn plan_full(intent: &NodeIntent, options: &PlanOptions, ids: &mut IdSource)
             builder.shoot(from, to, PairKind::PodToLocalPod, Shots::ONE_PORT, attempts);
         }
     }
-    builder.finish()
 }

@@ -3,10 +3,10 @@
 use super::{MtuHints, Plan, PlanOptions, pick};
 use crate::{
     evidence::Gap,
-    intent::{Encapsulation, NodeIntent, Peer, PodPhase},
+    intent::{Encapsulation, ExpectedTunnel, NodeIntent, PodPhase},
     names::NodeName,
     probe::{
-        config::{SMALL_BYTES, SMALL_TCP_BYTES},
+        config::smallest_bytes,
         id::IdSource,
         result::{Endpoint, PairKind, Probe, Size, Transport},
     },
@@ -19,8 +19,10 @@ const SOURCE: &str = "probe/plan";
 /// What is sent between two ends.
 #[derive(Clone, Copy)]
 pub(super) struct Shots {
-    /// UDP small from every pinned port, or from the first only.
-    all_ports: bool,
+    /// UDP small from this many pinned ports, or from all.
+    ports: u16,
+    /// The first of them, counted round and round.
+    first_port: u64,
     /// UDP and TCP at the MTU too.
     large: bool,
     /// ICMP at the MTU too.
@@ -30,27 +32,41 @@ pub(super) struct Shots {
 impl Shots {
     /// Everything.
     pub(super) const ALL_PORTS: Self = Self {
-        all_ports: true,
+        ports: u16::MAX,
+        first_port: 0,
         large: true,
         large_icmp: true,
     };
+    /// Everything, but UDP small from a few ports, which take turns.
+    pub(super) const fn few_ports(ports: u16, turn: u64) -> Self {
+        Self {
+            ports,
+            first_port: turn.wrapping_mul(ports as u64),
+            ..Self::ALL_PORTS
+        }
+    }
+
     /// Every transport small, from one port, and ICMP at the MTU.
     pub(super) const ONE_PORT: Self = Self {
-        all_ports: false,
+        ports: 1,
+        first_port: 0,
         large: false,
         large_icmp: true,
     };
     /// Every transport small, from one port.
     pub(super) const SMALL: Self = Self {
-        all_ports: false,
+        ports: 1,
+        first_port: 0,
         large: false,
         large_icmp: false,
     };
 }
 
-/// Collects the probes of a plan.
+/// Collects the probes of a plan, one family after the other.
 pub(super) struct Builder<'a> {
     pub(super) intent: &'a NodeIntent,
+    /// Whether the family under way is IPv6.
+    v6: bool,
     options: &'a PlanOptions,
     ids: &'a mut IdSource,
     plan: Plan,
@@ -60,10 +76,33 @@ impl<'a> Builder<'a> {
     pub(super) fn new(intent: &'a NodeIntent, options: &'a PlanOptions, ids: &'a mut IdSource) -> Self {
         Self {
             intent,
+            v6: false,
             options,
             ids,
             plan: Plan::default(),
         }
+    }
+
+    /// The families of which there are pools. IPv4 first.
+    pub(super) fn families(&self) -> impl Iterator<Item = bool> + use<> {
+        let probed = [false, true].map(|v6| self.intent.has_pool_of(v6).then_some(v6));
+        probed.into_iter().flatten()
+    }
+
+    /// Goes on with a family.
+    pub(super) const fn family(&mut self, v6: bool) {
+        self.v6 = v6;
+    }
+
+    const fn family_name(&self) -> &'static str {
+        if self.v6 { "IPv6" } else { "IPv4" }
+    }
+
+    /// Whether an address is one to probe: of the family under way, and of IPv6 one of a pool. A pod may have others beside, by a second
+    /// CNI plugin for instance.
+    fn fits(&self, ip: IpAddr) -> bool {
+        let of_pool = || self.intent.pools.iter().any(|(pool, _)| pool.contains(&ip));
+        ip.is_ipv6() == self.v6 && (!self.v6 || of_pool())
     }
 
     pub(super) fn finish(mut self) -> Plan {
@@ -79,9 +118,9 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn gap_no_local_pod(&mut self) {
-        let node = &self.intent.node;
+        let (node, family) = (&self.intent.node, self.family_name());
         self.gap(format!(
-            "{node} has no running pod with an IPv4 address: only the host itself can be a source"
+            "{node} has no running pod with an {family} address: only the host itself can be a source"
         ));
     }
 
@@ -95,7 +134,7 @@ impl<'a> Builder<'a> {
                 Some(Endpoint {
                     node: self.intent.node.clone(),
                     pod: Some(workload.pod.clone()),
-                    ip: *workload.addresses.iter().find(|ip| ip.is_ipv4())?,
+                    ip: workload.addresses.iter().copied().find(|ip| self.fits(*ip))?,
                 })
             })
             .collect()
@@ -110,17 +149,20 @@ impl<'a> Builder<'a> {
             .into_iter()
             .flat_map(|p| &p.pods)
             // An address that a pod of this node has too would be answered here (duplicate-pod-ip is the datastore's cause).
-            .filter(|pod| pod.phase == PodPhase::Running && pod.ip.is_ipv4() && !self.is_local(pod.ip))
-            .map(|pod| Endpoint {
-                node: peer.clone(),
-                pod: Some(pod.pod.clone()),
-                ip: pod.ip,
+            .filter(|pod| pod.phase == PodPhase::Running)
+            .filter_map(|pod| {
+                Some(Endpoint {
+                    node: peer.clone(),
+                    pod: Some(pod.pod.clone()),
+                    ip: pod.addresses().find(|ip| self.fits(*ip) && !self.is_local(*ip))?,
+                })
             })
             .collect();
         let chosen = pick(&pods, turn).cloned();
         if chosen.is_none() {
+            let family = self.family_name();
             self.gap(format!(
-                "{peer} has no running pod with an IPv4 address of its own: traffic to it cannot be probed; a DaemonSet on the pod network gives every node one"
+                "{peer} has no running pod with an {family} address of its own: traffic to it cannot be probed; a DaemonSet on the pod network gives every node one"
             ));
         }
         chosen
@@ -132,83 +174,58 @@ impl<'a> Builder<'a> {
 
     /// The host as a source towards a pod of `peer`: with the address that the kernel would choose, the tunnel's where there is one.
     pub(super) fn host_towards(&mut self, peer: &NodeName, to: IpAddr) -> Option<Endpoint> {
-        let encapsulation = self.encapsulation(peer, to);
-        let ip = match encapsulation {
-            Encapsulation::None => self.intent.host_ip,
-            tunnel => self
-                .intent
-                .tunnels
-                .iter()
-                .filter(|t| t.encapsulation == tunnel)
-                .find_map(|t| t.address.filter(IpAddr::is_ipv4)),
+        let ip = match self.intent.encapsulation_to(peer, to) {
+            Encapsulation::None => self.intent.host_ip_of(self.v6),
+            tunnel => {
+                let mut ours = self.intent.tunnels.iter().filter(|t| t.encapsulation == tunnel);
+                ours.find_map(|t| t.address.filter(|ip| ip.is_ipv6() == self.v6))
+            }
         };
         self.host(ip, "tunnel address")
     }
 
     /// The host as the kubelet sees the node's pods: with the node's own address.
     pub(super) fn host_local(&mut self, needed: bool) -> Option<Endpoint> {
-        if needed { self.host(self.intent.host_ip, "address") } else { None }
+        if needed {
+            self.host(self.intent.host_ip_of(self.v6), "address")
+        } else {
+            None
+        }
     }
 
     fn host(&mut self, ip: Option<IpAddr>, what: &str) -> Option<Endpoint> {
         let node = self.intent.node.clone();
-        match ip {
-            Some(ip) if ip.is_ipv4() => Some(Endpoint { node, pod: None, ip }),
-            _ => {
-                self.gap(format!("{node} has no IPv4 {what}: the host cannot be a source"));
-                None
-            }
-        }
-    }
-
-    /// How traffic to `to` on `peer` is meant to travel: by the longest of the peer's prefixes that holds it.
-    fn encapsulation(&self, peer: &NodeName, to: IpAddr) -> Encapsulation {
-        let of_prefix = |p: &Peer| {
-            p.prefixes
-                .iter()
-                .filter(|(prefix, _)| prefix.contains(&to))
-                .max_by_key(|(prefix, _)| prefix.prefix_len())
-                .map(|(_, encapsulation)| *encapsulation)
+        let Some(ip) = ip else {
+            let family = self.family_name();
+            self.gap(format!("{node} has no {family} {what}: the host cannot be a source"));
+            return None;
         };
-        self.intent
-            .peers
-            .get(peer)
-            .and_then(of_prefix)
-            .or_else(|| self.intent.tunnels.first().map(|tunnel| tunnel.encapsulation))
-            .unwrap_or(Encapsulation::None)
+        Some(Endpoint { node, pod: None, ip })
     }
 
     /// The largest packet that the path between two ends is meant to carry, as far as it is known.
     fn path_mtu(&self, from: &Endpoint, to: &Endpoint) -> Option<u32> {
         let MtuHints {
             pods,
-            tunnels: hints,
+            tunnels,
             underlay_bytes,
         } = &self.options.mtus;
         let of_pod = |end: &Endpoint| end.pod.as_ref().and_then(|pod| pods.get(pod)).copied();
+        let of_tunnel = |t: &ExpectedTunnel| t.mtu.or_else(|| tunnels.get(&t.device).copied());
         // What a pod of another node carries is not known here, but all pods are made for the smallest of the cluster's ways
-        // (Felix writes it to `/var/lib/calico/mtu`): no more than this node's tunnels and its own pods.
-        let of_tunnels = || {
-            let tunnels = self.intent.tunnels.iter();
-            tunnels.filter_map(|t| t.mtu.or_else(|| hints.get(&t.device).copied()))
-        };
-        let smallest_way = || of_tunnels().chain(pods.values().copied()).chain(*underlay_bytes).min();
-        let is_foreign_pod = |end: &Endpoint| end.pod.as_ref().is_some_and(|pod| !pods.contains_key(pod));
+        // (Felix writes it to `/var/lib/calico/mtu`): no more than any of this node's tunnels, of either family.
+        let smallest_tunnel = self.intent.tunnels.iter().filter_map(of_tunnel).min();
         let between = if from.node == to.node {
             None
         } else {
-            match self.encapsulation(&to.node, to.ip) {
-                Encapsulation::None => underlay_bytes.and_then(|_| smallest_way()),
+            match self.intent.encapsulation_to(&to.node, to.ip) {
+                Encapsulation::None => underlay_bytes.and_then(|underlay| {
+                    let made_for = smallest_tunnel.into_iter().chain(pods.values().copied());
+                    made_for.chain([underlay]).min()
+                }),
                 tunnel => {
-                    let way = self
-                        .intent
-                        .tunnels
-                        .iter()
-                        .find(|t| t.encapsulation == tunnel && t.local.or(t.address).is_none_or(|ip| ip.is_ipv4() == to.ip.is_ipv4()))
-                        .and_then(|t| t.mtu.or_else(|| hints.get(&t.device).copied()));
-                    // With a tunnel of each family IPv6's is the narrower, and pods are made for it.
-                    let pods_of = if is_foreign_pod(to) { of_tunnels().min() } else { None };
-                    way.map(|way| pods_of.map_or(way, |pods| way.min(pods)))
+                    let own = self.intent.tunnel_to(tunnel, to.ip).and_then(of_tunnel);
+                    own.map(|own| smallest_tunnel.map_or(own, |smallest| smallest.min(own)))
                 }
             }
         };
@@ -225,18 +242,18 @@ impl<'a> Builder<'a> {
                 from.node, to.node
             ));
         }
-        let ports = if shots.all_ports { config.udp_sources.count } else { 1 };
-        let identifier = config.icmp_identifier(from.pod.is_none());
+        let ports = shots.ports.min(config.udp_sources.count);
+        let identifier = config.icmp_identifier(from.pod.is_none(), to.ip);
         for attempt in 0..attempts {
             let mut shot = |transport: Transport, size: Size, src_port: u16| {
-                let (smallest, dst_port) = match transport {
-                    Transport::Udp => (SMALL_BYTES, config.udp_port),
-                    Transport::Icmp => (SMALL_BYTES, 0),
-                    Transport::Tcp => (SMALL_TCP_BYTES, config.tcp_port),
+                let dst_port = match transport {
+                    Transport::Udp => config.udp_port,
+                    Transport::Icmp => 0,
+                    Transport::Tcp => config.tcp_port,
                 };
                 let length_bytes = match (size, mtu) {
-                    (Size::Small, _) => smallest,
-                    (_, Some(mtu)) if mtu > SMALL_BYTES => mtu,
+                    (Size::Small, _) => smallest_bytes(transport, to.ip),
+                    (_, Some(mtu)) if mtu > smallest_bytes(Transport::Udp, to.ip) => mtu,
                     _ => return,
                 };
                 let src_port = if transport == Transport::Tcp {
@@ -258,7 +275,8 @@ impl<'a> Builder<'a> {
                 });
             };
             for index in 0..ports {
-                shot(Transport::Udp, Size::Small, config.udp_sources.pick(u64::from(index)));
+                let place = shots.first_port.wrapping_add(u64::from(index));
+                shot(Transport::Udp, Size::Small, config.udp_sources.pick(place));
             }
             if shots.large {
                 shot(Transport::Udp, Size::Mtu, config.udp_sources.first);

@@ -39,6 +39,7 @@ fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
             .map(|i| RemotePod {
                 pod: pod(node, i),
                 ip: address(node, i),
+                other_ip: None,
                 phase: PodPhase::Running,
                 uid: 0,
                 known_since: None,
@@ -109,6 +110,41 @@ fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
     }
 }
 
+fn address6(node: usize, pod: usize) -> IpAddr {
+    IpAddr::from([0xfd00, 0x10, 0x244, node as u16, 0, 0, 0, 1 + pod as u16])
+}
+
+/// The same with IPv6 beside IPv4: a pool, tunnel addresses, and an address of each family for every pod.
+fn dual(me: usize, nodes: usize, pods: usize) -> NodeIntent {
+    let mut intent = intent(me, nodes, pods);
+    intent.pools = ["10.64.0.0/10", "fd00:10:244::/48"]
+        .map(|pool| (pool.parse().unwrap(), "VXLAN Always".into()))
+        .into();
+    let host = |node: usize| Some(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1 + node as u16]));
+    intent.host_ip6 = host(me);
+    let v4 = intent.tunnels[0].clone();
+    intent.tunnels.push(ExpectedTunnel {
+        device: "vxlan-v6.calico".into(),
+        address: Some(address6(me, 200)),
+        mtu: Some(1430),
+        ..v4
+    });
+    for (at, workload) in intent.workloads.values_mut().enumerate() {
+        workload.addresses.push(address6(me, at));
+    }
+    for node in (0..nodes).filter(|node| *node != me) {
+        let peer = intent.peers.get_mut(&NodeName::from(format!("node-{node}"))).unwrap();
+        peer.host_ip6 = host(node);
+        peer.tunnel_ip6 = Some(address6(node, 200));
+        let block = ipnet::IpNet::new(address6(node, 0), 64).unwrap().trunc();
+        peer.prefixes.push((block, Encapsulation::Vxlan));
+        for (at, pod) in peer.pods.iter_mut().enumerate() {
+            pod.other_ip = Some(address6(node, at));
+        }
+    }
+    intent
+}
+
 fn ids() -> IdSource {
     IdSource::new(&"node-0".into(), 1)
 }
@@ -124,9 +160,11 @@ fn well_formed(plan: &Plan, intent: &NodeIntent) {
         assert_eq!(remote, probe.to.node != intent.node);
         let host = matches!(probe.pair, PairKind::HostToLocalPod | PairKind::HostToRemotePod);
         assert_eq!(host, probe.from.pod.is_none());
+        assert_eq!(probe.from.ip.is_ipv4(), probe.to.ip.is_ipv4());
+        let longer = if probe.is_ipv6() { 20 } else { 0 };
         match (probe.size, probe.transport) {
-            (Size::Small, Transport::Tcp) => assert_eq!(probe.length_bytes, 40),
-            (Size::Small, _) => assert_eq!(probe.length_bytes, SMALL_BYTES),
+            (Size::Small, Transport::Tcp) => assert_eq!(probe.length_bytes, 40 + longer),
+            (Size::Small, _) => assert_eq!(probe.length_bytes, SMALL_BYTES + longer),
             _ => assert!(probe.length_bytes > 1_000),
         }
     }
@@ -145,6 +183,13 @@ proptest! {
         let plan = plan_round(&intent, u64::from(round), &options, &mut ids());
         prop_assert!(plan.probes.len() as u64 <= options.max_probes_per_round());
         well_formed(&plan, &intent);
+        // Of a second family the first one's probes do not change, but for the largest: that a tunnel takes more is every pod's.
+        let both = dual(0, nodes, pods);
+        let twice = plan_round(&both, u64::from(round), &options, &mut ids());
+        prop_assert!(twice.probes.len() as u64 <= options.max_probes_per_round());
+        well_formed(&twice, &both);
+        let first = twice.probes.iter().filter(|p| !p.is_ipv6());
+        prop_assert!(first.map(|p| (p.id, &p.to, p.src_port)).eq(plan.probes.iter().map(|p| (p.id, &p.to, p.src_port))));
     }
 
     #[test]
@@ -197,6 +242,83 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_full_plan_of_two_families_tests_each_as_the_other() {
+    let intent = dual(0, 3, 3);
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    well_formed(&plan, &intent);
+    assert_eq!(plan.gaps, []);
+    let of = |v6: bool| {
+        let probes = plan.probes.iter().filter(|p| p.is_ipv6() == v6);
+        let kind = |p: &Probe| (p.pair, p.transport, p.size, p.from.pod.clone(), p.to.pod.clone(), p.seq);
+        probes.map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(of(false), of(true));
+    let hosts: BTreeSet<IpAddr> = plan
+        .probes
+        .iter()
+        .filter(|p| p.pair == PairKind::HostToRemotePod && p.is_ipv6())
+        .map(|p| p.from.ip)
+        .collect();
+    assert_eq!(hosts, [address6(0, 200)].into());
+}
+
+#[test]
+fn rounds_take_turns_with_the_ports_of_ipv6() {
+    let (intent, options) = (dual(0, 2, 2), PlanOptions::default());
+    let mut ids = ids();
+    let mut ports = BTreeSet::new();
+    for round in 0..4 {
+        let plan = plan_round(&intent, round, &options, &mut ids);
+        let small =
+            |p: &&Probe| p.is_ipv6() && p.pair == PairKind::PodToRemotePod && (p.transport, p.size) == (Transport::Udp, Size::Small);
+        let used: Vec<u16> = plan.probes.iter().filter(small).map(|p| p.src_port).collect();
+        assert_eq!(used.len(), usize::from(IPV6_PORTS_PER_ROUND));
+        ports.extend(used);
+    }
+    assert_eq!(ports.len(), usize::from(options.config.udp_sources.count));
+}
+
+#[test]
+fn no_family_is_sent_what_the_smaller_tunnel_of_the_other_made_pods_for() {
+    let intent = dual(0, 2, 1);
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    let large: BTreeSet<u32> = plan.probes.iter().filter(|p| p.size == Size::Mtu).map(|p| p.length_bytes).collect();
+    assert_eq!(large, [1_430].into());
+}
+
+#[test]
+fn only_pools_make_a_family_worth_probing() {
+    let families = |change: fn(&mut NodeIntent)| {
+        let mut intent = dual(0, 2, 1);
+        change(&mut intent);
+        let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+        let families: BTreeSet<bool> = plan.probes.iter().map(Probe::is_ipv6).collect();
+        (families, plan.gaps)
+    };
+    // An address that a second CNI plugin gave, of which Calico knows nothing.
+    assert_eq!(families(|i| i.pools.truncate(1)), ([false].into(), Vec::new()));
+    assert_eq!(families(|i| drop(i.pools.remove(0))), ([true].into(), Vec::new()));
+    let bare = |intent: &mut NodeIntent| {
+        for peer in intent.peers.values_mut() {
+            peer.prefixes.iter_mut().for_each(|prefix| prefix.1 = Encapsulation::None);
+        }
+    };
+    let (found, gaps) = families(|i| i.workloads.values_mut().for_each(|w| w.addresses.truncate(1)));
+    assert_eq!(found, [false, true].into(), "the host still is a source");
+    assert!(gaps[0].why.contains("no running pod with an IPv6 address"), "{gaps:?}");
+    let (_, gaps) = families(|i| i.tunnels[1].address = None);
+    assert!(gaps[0].why.contains("no IPv6 tunnel address"), "{gaps:?}");
+
+    // Without encapsulation the host sends with its own address of the family.
+    let mut intent = dual(0, 2, 1);
+    bare(&mut intent);
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    let host = |p: &&Probe| p.pair == PairKind::HostToRemotePod && p.is_ipv6();
+    assert!(plan.probes.iter().filter(host).all(|p| Some(p.from.ip) == intent.host_ip6));
+    assert!(plan.probes.iter().any(|p| host(&p)));
 }
 
 #[test]

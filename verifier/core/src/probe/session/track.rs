@@ -19,10 +19,11 @@ pub(super) struct Rejection {
 }
 
 impl Rejection {
-    /// A port-unreachable (RFC 792 type 3 code 3) from the destination of a UDP probe proves delivery. From anywhere else, or about
-    /// another transport, it is a packet filter's reject.
+    /// A port-unreachable (RFC 792 type 3 code 3, RFC 4443 type 1 code 4) from the destination of a UDP probe proves delivery. From
+    /// anywhere else, or about another transport, it is a packet filter's reject.
     fn proves_delivery(&self, probe: &Probe) -> bool {
-        probe.transport == Transport::Udp && self.icmp_type == 3 && self.icmp_code == 3 && self.from == probe.to.ip
+        let port_unreachable = if probe.to.ip.is_ipv4() { (3, 3) } else { (1, 4) };
+        probe.transport == Transport::Udp && (self.icmp_type, self.icmp_code) == port_unreachable && self.from == probe.to.ip
     }
 }
 

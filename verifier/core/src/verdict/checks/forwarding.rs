@@ -2,7 +2,7 @@
 
 use super::{Looked, Out, View, routes};
 use crate::{
-    intent::ExpectedDevice,
+    intent::{ExpectedDevice, ExpectedTunnel, RemotePod},
     programmed::{ChangedObject, Decision, Flow, NetconfScope, ReversePath},
     verdict::CauseCode,
 };
@@ -11,6 +11,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::net::{IpAddr, Ipv4Addr};
 
 /// `ip_forward`, and forwarding of the tunnel and underlay devices; of IPv6, where there are pools of it, only what is said for all devices
 /// counts (`ip6_forward`).
@@ -31,8 +32,10 @@ pub(super) fn forwarding(view: &View<'_>, out: &mut Out) {
     } else if off(NetconfScope::All) {
         subjects.push("net.ipv4.ip_forward".to_string());
     } else {
-        let mut devices: Vec<u32> = view.parent_index().into_iter().collect();
-        for tunnel in view.intent.tunnels.iter().filter(|t| t.required) {
+        let mut devices: Vec<u32> = view.parent_index(false).into_iter().collect();
+        // Of IPv6 what is said for a device does not count, so neither does what its tunnel's device says of IPv4.
+        let of_ipv4 = |t: &&ExpectedTunnel| t.required && t.may_carry(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        for tunnel in view.intent.tunnels.iter().filter(of_ipv4) {
             if let Looked::Found(link) = view.link(&tunnel.device, "forwarding", out) {
                 devices.push(link.index);
             }
@@ -72,15 +75,15 @@ pub(super) fn rp_filter(view: &View<'_>, out: &mut Out) {
         let mut cases = Vec::new();
         let device = match &want.device {
             Some(ExpectedDevice::Named(device)) => Some(device.clone()),
-            Some(ExpectedDevice::Parent) => view.parent_index().map(|index| view.device_name(index)),
+            Some(ExpectedDevice::Parent) => view.parent_index(false).map(|index| view.device_name(index)),
             None => None,
         };
         if let Some(device) = device {
-            let pod = known.pods.iter().map(|p| p.ip).find(|ip| want.dst.contains(ip));
+            let pod = known.pods.iter().flat_map(RemotePod::addresses).find(|ip| want.dst.contains(ip));
             cases.extend(pod.map(|ip| (device, ip, local)));
         }
-        if let (Some(host), Some(parent)) = (known.host_ip, view.parent_index()) {
-            cases.push((view.device_name(parent), host, view.intent.host_ip));
+        if let (Some(host), Some(parent)) = (known.host_ip_of(false), view.parent_index(false)) {
+            cases.push((view.device_name(parent), host, view.intent.host_ip_of(false)));
         }
         for (device, src, dst) in cases {
             let Some(link) = links.iter().find(|l| l.name == device) else {

@@ -60,6 +60,7 @@ pub(super) const CHECKS: &[(&str, Check)] = &[
     ("pod-address", pods::address),
     ("pod-gateway-route", pods::gateway_route),
     ("pod-gateway-answer", pods::gateway_answer),
+    ("pod-gateway-answer-ipv6", pods::gateway_answer6),
     ("conformance", seen::conformance),
     ("source-rewritten", seen::source_rewritten),
 ];
@@ -120,9 +121,9 @@ impl View<'_> {
         self.state.addresses.seen().into_iter().flatten().filter(move |a| a.index == index)
     }
 
-    /// The index of the link that carries the node's Calico address.
-    pub fn parent_index(&self) -> Option<u32> {
-        let own = self.intent.host_ip?;
+    /// The index of the link that carries the node's Calico address of a family.
+    pub fn parent_index(&self, v6: bool) -> Option<u32> {
+        let own = self.intent.host_ip_of(v6)?;
         let carriers = self.state.addresses.seen()?.iter().filter(|a| a.ip.addr() == own);
         carriers.map(|a| a.index).min()
     }

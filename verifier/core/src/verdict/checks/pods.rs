@@ -13,10 +13,13 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The gateway Calico's CNI plugin gives every IPv4 pod (calico.md 2.2).
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+/// The gateway of an IPv6 pod: the link-local address of the host side of its veth, which follows from the MAC that Calico gives all of
+/// them, `ee:ee:ee:ee:ee:ee` (calico.md 2.2; RFC 4291, appendix A).
+const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee));
 
 /// Pods whose network can be held against intent: running, not being deleted, with an address, their sandbox not in the making.
 fn live<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v ExpectedWorkload> {
@@ -140,48 +143,108 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
     }
 }
 
-/// The pod has a default route.
+/// The pod has a default route of each family it has an address of.
 pub(super) fn gateway_route(view: &View<'_>, out: &mut Out) {
-    for w in live(view).filter(|w| w.addresses.iter().any(IpAddr::is_ipv4)) {
-        let Some(state) = inside(view, w, "pod-gateway-route", out) else {
-            continue;
-        };
-        if gateway_of(state).is_some() {
-            continue;
+    for w in live(view) {
+        for v6 in [false, true]
+            .into_iter()
+            .filter(|v6| w.addresses.iter().any(|ip| ip.is_ipv6() == *v6))
+        {
+            let Some(state) = inside(view, w, "pod-gateway-route", out) else {
+                continue;
+            };
+            if gateway_of(state, v6).is_some() {
+                continue;
+            }
+            if let Err(gaps) = state.routes.all() {
+                out.cannot(&format!("pod-gateway-route of {}", w.pod), &gaps);
+                continue;
+            }
+            let gateway = if v6 {
+                link_local_of(view, w).into_iter().next().unwrap_or(GATEWAY6)
+            } else {
+                GATEWAY
+            };
+            let mut f = view.pod_finding(CauseCode::PodGatewayMissing, &w.pod, format!("default via {gateway}"));
+            f.evidence.intent = Some(format!("default via {gateway} dev eth0 inside the pod"));
+            f.evidence.programmed = Some("no usable default route inside the pod".to_string());
+            out.findings.push(f);
         }
-        if let Err(gaps) = state.routes.all() {
-            out.cannot(&format!("pod-gateway-route of {}", w.pod), &gaps);
-            continue;
-        }
-        let mut f = view.pod_finding(CauseCode::PodGatewayMissing, &w.pod, format!("default via {GATEWAY}"));
-        f.evidence.intent = Some(format!("default via {GATEWAY} dev eth0 inside the pod"));
-        f.evidence.programmed = Some("no usable default route inside the pod".to_string());
-        out.findings.push(f);
     }
 }
 
+/// The link-local addresses of the host side of a pod's veth, as far as they were seen.
+fn link_local_of(view: &View<'_>, w: &ExpectedWorkload) -> Vec<IpAddr> {
+    let links = view.state.links.seen().into_iter().flatten();
+    let index = links.filter(|l| l.name == w.device).map(|l| l.index).next();
+    let addresses = index.into_iter().flat_map(|index| view.addresses_of(index)).map(|a| a.ip.addr());
+    addresses.filter(link_local).collect()
+}
+
+fn link_local(ip: &IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// The gateway of a pod's default route, if it has one that the kernel can use.
-fn gateway_of(state: &PodState) -> Option<IpAddr> {
+fn gateway_of(state: &PodState, v6: bool) -> Option<IpAddr> {
     let routes = state.routes.seen()?;
     let usable = routes.iter().filter(|r| {
         r.table == TABLE_MAIN
             && r.kind == RouteKind::Unicast
             && r.dst.prefix_len() == 0
-            && r.dst.addr().is_ipv4()
+            && r.dst.addr().is_ipv6() == v6
             && r.next_hops.iter().any(|h| h.oif.is_some())
     });
     let default = usable.min_by_key(|r| r.priority)?;
     let hop = default.next_hops.first()?;
     match hop.gateway {
         // A default route straight through the device needs no gateway; the node must then answer for every address.
-        None => Some(GATEWAY),
+        None => Some(if v6 { GATEWAY6 } else { GATEWAY }),
         Some(gateway) => {
+            // What is link-local is on the link by definition (RFC 4291, 2.5.6).
             let reachable = hop.onlink
+                || link_local(&gateway)
                 || routes
                     .iter()
                     .any(|r| r.table == TABLE_MAIN && r.kind == RouteKind::Unicast && r.dst.prefix_len() > 0 && r.dst.contains(&gateway));
             reachable.then_some(gateway)
         }
+    }
+}
+
+/// Somebody answers for the gateway of IPv6: it is the link-local address of the host side of the veth.
+pub(super) fn gateway_answer6(view: &View<'_>, out: &mut Out) {
+    for w in live(view).filter(|w| w.addresses.iter().any(IpAddr::is_ipv6)) {
+        let check = format!("pod-gateway-answer of {}", w.pod);
+        let Looked::Found(link) = view.link(&w.device, &check, out) else {
+            continue;
+        };
+        let state = view.state.pods.get(&w.pod).and_then(|p| p.seen());
+        // A pod without the route asks nobody, a device that is down answers nobody: findings of their own.
+        let Some(gateway) = state.and_then(|s| gateway_of(s, true)).filter(link_local).filter(|_| link.up) else {
+            continue;
+        };
+        let own = link_local_of(view, w);
+        if own.contains(&gateway) {
+            continue;
+        }
+        if let Err(gaps) = view.state.addresses.all() {
+            out.cannot(&check, &gaps);
+            continue;
+        }
+        let mut f = view.pod_finding(CauseCode::PodGatewayUnanswered, &w.pod, format!("{gateway} on {}", w.device));
+        f.evidence.intent = Some(format!("{gateway} is the link-local address of {}", w.device));
+        f.evidence.programmed = Some(if own.is_empty() {
+            format!(
+                "{} has no link-local address (is net.ipv6.conf.{}.disable_ipv6 1?)",
+                w.device, w.device
+            )
+        } else {
+            let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+            format!("{} has {}", w.device, own.join(", "))
+        });
+        f.value("CALI_DEVICE", &w.device);
+        out.findings.push(f);
     }
 }
 
@@ -207,7 +270,7 @@ pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
             .pods
             .get(&w.pod)
             .and_then(|p| p.seen())
-            .and_then(gateway_of)
+            .and_then(|state| gateway_of(state, false))
             .unwrap_or(GATEWAY);
         let own = conf(NetconfScope::Link(link.index));
         let why = if own.and_then(|n| n.proxy_neigh) == Some(false) && !all_proxy {
@@ -219,7 +282,7 @@ pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
             )
         } else {
             match fib.lookup(&Flow {
-                src: w.addresses.first().copied(),
+                src: w.addresses.iter().copied().find(IpAddr::is_ipv4),
                 iif: Some(link.index),
                 ..Flow::to(gateway)
             }) {

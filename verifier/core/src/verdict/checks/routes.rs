@@ -193,7 +193,7 @@ pub(super) fn owners(view: &View<'_>, out: &mut Out) {
 /// Addresses of a block to look up: its pods, one of its middle, and one inside every foreign route that is more specific.
 fn samples(view: &View<'_>, want: &ExpectedRoute, peer: &NodeName, expected: &BTreeSet<IpNet>) -> Vec<(IpAddr, Option<IpNet>)> {
     let known = view.intent.peers.get(peer);
-    let tunnel = known.and_then(|p| p.tunnel_ip);
+    let is_tunnel = |ip: IpAddr| known.is_some_and(|p| [p.tunnel_ip, p.tunnel_ip6].contains(&Some(ip)));
     let mut out: Vec<(IpAddr, Option<IpNet>)> = Vec::new();
     for route in view.state.routes.seen().into_iter().flatten() {
         if want.dst != route.dst && want.dst.contains(&route.dst) && !expected.contains(&route.dst) {
@@ -202,7 +202,7 @@ fn samples(view: &View<'_>, want: &ExpectedRoute, peer: &NodeName, expected: &BT
             } else {
                 second(route.dst)
             };
-            out.extend(inside.filter(|ip| Some(*ip) != tunnel).map(|ip| (ip, Some(route.dst))));
+            out.extend(inside.filter(|ip| !is_tunnel(*ip)).map(|ip| (ip, Some(route.dst))));
         }
     }
     // The widest first: what lies within it needs no finding of its own.
@@ -210,9 +210,9 @@ fn samples(view: &View<'_>, want: &ExpectedRoute, peer: &NodeName, expected: &BT
     let pods = known
         .into_iter()
         .flat_map(|p| p.pods.iter())
-        .map(|p| p.ip)
+        .flat_map(|p| p.addresses())
         .filter(|ip| want.dst.contains(ip));
-    out.extend(pods.chain(second(want.dst)).filter(|ip| Some(*ip) != tunnel).map(|ip| (ip, None)));
+    out.extend(pods.chain(second(want.dst)).filter(|ip| !is_tunnel(*ip)).map(|ip| (ip, None)));
     out
 }
 
@@ -293,7 +293,7 @@ pub(super) fn matches(view: &View<'_>, want: &ExpectedRoute, have: &Route) -> bo
 fn device_unknown(view: &View<'_>, want: &ExpectedRoute, out: &mut Out) -> bool {
     match &want.device {
         Some(ExpectedDevice::Named(name)) => matches!(view.link(name, "remote-routes", out), Looked::Unknown),
-        Some(ExpectedDevice::Parent) if view.parent_index().is_none() => match view.state.addresses.all() {
+        Some(ExpectedDevice::Parent) if view.parent_index(want.dst.addr().is_ipv6()).is_none() => match view.state.addresses.all() {
             Ok(_) => false,
             Err(gaps) => {
                 out.cannot("remote-routes", &gaps);
@@ -323,7 +323,7 @@ fn hop_matches(view: &View<'_>, want: &ExpectedRoute, have: &NextHop) -> bool {
                 _ => None,
             }
         }
-        Some(ExpectedDevice::Parent) => view.parent_index(),
+        Some(ExpectedDevice::Parent) => view.parent_index(want.dst.addr().is_ipv6()),
         None => None,
     };
     have.oif.is_some() && have.oif == index && have.gateway == want.gateway

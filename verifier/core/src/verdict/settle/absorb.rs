@@ -1,7 +1,7 @@
 //! Roots and consequences among findings, by the `explains` columns of the cause table.
 
+use super::family::only_ipv6;
 use crate::{
-    intent::derive::VXLAN_DEVICE_V6,
     names::NodeName,
     probe::PairKind,
     verdict::{CauseCode, Class, Consequence, Finding, Scope, Severity, Symptom, table},
@@ -96,6 +96,11 @@ fn explains(root: &Finding, finding: &Finding) -> bool {
     if root.code == finding.code {
         return sent_and_received(root, finding);
     }
+    if let (Some(root), Some(finding)) = (only_ipv6(root), only_ipv6(finding))
+        && root != finding
+    {
+        return false;
+    }
     let cause = root.code.cause();
     let listed = if same_node { cause.explains } else { cause.explains_at_peers };
     let listed = listed.contains(&finding.code) || (cause.class == Class::Datastore && cause.explains_at_peers.contains(&finding.code));
@@ -161,23 +166,13 @@ fn concerns(root: &Finding, node: Option<&NodeName>) -> bool {
     node.is_some_and(|n| root.node.as_ref() == Some(n) || root.evidence.intent.as_deref().is_some_and(|e| e.contains(n.as_str())))
 }
 
-/// Whether a finding is about IPv6 alone: packets of IPv4 neither suffer from it nor say that nobody does.
-pub(super) fn about_ipv6(finding: &Finding) -> bool {
-    let words = || finding.subject.split([' ', ',']);
-    let state = matches!(finding.code.cause().scope, Scope::Node | Scope::Pair | Scope::Pod);
-    let is_v6 = |word: &str| {
-        word == VXLAN_DEVICE_V6
-            || word.starts_with("net.ipv6.")
-            || word.parse::<core::net::Ipv6Addr>().is_ok()
-            || word.parse::<ipnet::Ipv6Net>().is_ok()
-    };
-    // One setting of each family in one finding is of both.
-    state && words().any(is_v6) && !words().any(|word| word.starts_with("net.ipv4."))
-}
-
 /// Whether a root explains failing probes.
 pub(super) fn explains_symptom(root: &Finding, symptom: &Symptom) -> bool {
-    if seen_by_conformance(root.code) || root.severity != Severity::Error || (about_ipv6(root) && symptom.to.ip.is_ipv4()) {
+    if seen_by_conformance(root.code) || root.severity != Severity::Error {
+        return false;
+    }
+    // Packets of one family do not suffer from what is wrong with the other.
+    if only_ipv6(root).is_some_and(|v6| v6 != symptom.to.ip.is_ipv6()) {
         return false;
     }
     let (a, b) = (&symptom.from.node, &symptom.to.node);

@@ -5,6 +5,7 @@
 pub(super) mod absorb;
 mod blame;
 mod cutoff;
+mod family;
 mod latency;
 mod network;
 mod residual;
@@ -169,10 +170,6 @@ pub(super) fn take(root: &mut Finding, symptoms: &[&Symptom]) {
 /// State that differs while everything it could affect was probed and passes is a warning.
 fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
     for root in roots {
-        // No probe of IPv6 is sent: that none fails says nothing.
-        if absorb::about_ipv6(root) {
-            continue;
-        }
         let scope = root.code.cause().scope;
         let suffers = root.consequences.iter().any(|c| match c {
             Consequence::Probes { .. } => true,
@@ -182,16 +179,19 @@ fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
             continue;
         }
         let Some(node) = &root.node else { continue };
+        // That probes of IPv4 pass says nothing about IPv6, nor the reverse.
+        let ipv6 = family::only_ipv6(root);
         let mut seen = 0;
         let mut failed = 0;
         for (a, report) in reports {
-            for (b, tally) in &report.pairs {
+            for b in report.pairs.keys() {
                 let concerned = match &root.peer {
                     Some(peer) => (a == node && b == peer) || (a == peer && b == node),
                     None => a == node || b == node,
                 };
                 if concerned {
-                    seen += passed(tally);
+                    let tally = family::tally(report, b, ipv6);
+                    seen += passed(&tally);
                     failed += tally.failed + tally.host_failed;
                 }
             }

@@ -1,6 +1,6 @@
 //! Causes that lie in the network between nodes: many pairs of endpoints show one of them.
 
-use super::{Reports, latency::lossy_text, residual::Blame};
+use super::{Reports, family::only_text, latency::lossy_text, residual::Blame};
 use crate::{
     names::NodeName,
     probe::Transport,
@@ -49,6 +49,7 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, groups: BTreeMap<Blame, Ve
                 None
             }
         });
+        let between = format!("{between}{}", only_text(reports, &symptoms));
         let subject = describe(code, &symptoms, &between);
         out.push((
             Blame {
@@ -118,13 +119,13 @@ pub(super) fn across(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName
 fn describe(code: CauseCode, symptoms: &[&Symptom], between: &str) -> String {
     match code {
         CauseCode::MtuBlackhole => {
-            // Only some pairs were searched; of the others the largest that passed is the smallest that was sent.
-            let smallest = symptoms.iter().filter_map(|s| s.smallest_failing_bytes).min();
-            let below = |bytes: &u32| smallest.is_none_or(|fails| *bytes < fails);
-            let largest = symptoms.iter().filter_map(|s| s.largest_passing_bytes).filter(below).max();
-            let passes = largest.map_or_else(|| "unknown".to_string(), |n| format!("{n} bytes"));
-            let dies = smallest.map_or_else(String::new, |n| format!(", {n} bytes die"));
-            format!("largest inner packet that passes: {passes}{dies}; {between}")
+            // A tunnel of IPv6 takes 20 bytes more, so the limits differ.
+            let (v6, v4): (Vec<&Symptom>, Vec<&Symptom>) = symptoms.iter().partition(|s| s.to.ip.is_ipv6());
+            let limits = match (v4.is_empty(), v6.is_empty()) {
+                (false, false) => format!("{}; of IPv6: {}", limits(&v4), limits(&v6)),
+                _ => limits(symptoms),
+            };
+            format!("largest inner packet that passes: {limits}; {between}")
         }
         CauseCode::PartialLoss if symptoms.iter().any(|s| s.lossy.is_some()) => lossy_text(symptoms, between),
         CauseCode::PartialLoss => {
@@ -149,4 +150,15 @@ fn describe(code: CauseCode, symptoms: &[&Symptom], between: &str) -> String {
         }
         _ => between.to_string(),
     }
+}
+
+/// `1400 bytes, 1401 bytes die`, of symptoms of one family.
+fn limits(symptoms: &[&Symptom]) -> String {
+    // Only some pairs were searched; of the others the largest that passed is the smallest that was sent.
+    let smallest = symptoms.iter().filter_map(|s| s.smallest_failing_bytes).min();
+    let below = |bytes: &u32| smallest.is_none_or(|fails| *bytes < fails);
+    let largest = symptoms.iter().filter_map(|s| s.largest_passing_bytes).filter(below).max();
+    let passes = largest.map_or_else(|| "unknown".to_string(), |n| format!("{n} bytes"));
+    let dies = smallest.map_or_else(String::new, |n| format!(", {n} bytes die"));
+    format!("{passes}{dies}")
 }

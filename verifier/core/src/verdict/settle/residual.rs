@@ -176,8 +176,13 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
         &symptom.from
     };
     let waits_for = |ip: core::net::IpAddr| report.unresolved.iter().any(|(_, x)| *x == ip);
+    let hosts = if symptom.to.ip.is_ipv6() {
+        &report.host_ips6
+    } else {
+        &report.host_ips
+    };
     match place.segment {
-        Segment::SenderEncap if report.host_ips.get(&other.node).copied().is_some_and(waits_for) => Place {
+        Segment::SenderEncap if hosts.get(&other.node).copied().is_some_and(waits_for) => Place {
             segment: Segment::Underlay,
             towards: Some(other.node.clone()),
             ..place.clone()
@@ -353,6 +358,9 @@ fn split<'t>(hop: &'t str, node: &NodeName) -> Option<(&'t str, bool)> {
 
 /// Whether the kernel's record of the drop, where there is one, does not contradict the suspect.
 fn agrees(symptom: &Symptom, suspect: &Suspect) -> bool {
+    if suspect.ipv6.is_some_and(|v6| v6 != symptom.to.ip.is_ipv6()) {
+        return false;
+    }
     let Some(drop) = &symptom.drop else { return true };
     let by_filter = filtered(drop.location.as_deref(), drop.reason.as_deref());
     match suspect.code {

@@ -38,9 +38,9 @@ pub const CAUSES: &[Cause] = &[
         code: IpForwardDisabled,
         scope: Scope::Node,
         title: "The node does not forward",
-        meaning: "net.ipv4.ip_forward (or forwarding of the interfaces concerned) is 0. Nothing passes between pods and tunnel; pods with a cold neighbour table do not even get an answer for their gateway. Felix writes it once, at its start.",
+        meaning: "net.ipv4.ip_forward (or forwarding of the interfaces concerned) is 0. Nothing passes between pods and tunnel; pods with a cold neighbour table do not even get an answer for their gateway. Of IPv6 net.ipv6.conf.all.forwarding alone decides. Felix writes it once, at its start.",
         detected: "RTM_GETNETCONF: forwarding is off for all, for the tunnel or for the underlay device.",
-        remedy: "`sysctl -w net.ipv4.ip_forward=1`, and make it last in /etc/sysctl.d; find what resets it (hardening scripts, `systemd-sysctl`, a VPN's down hook).",
+        remedy: "`sysctl -w net.ipv4.ip_forward=1` (of IPv6 `net.ipv6.conf.all.forwarding=1`), and make it last in /etc/sysctl.d; find what resets it (hardening scripts, `systemd-sysctl`, a VPN's down hook).",
         persist: Some(
             "Put `net.ipv4.ip_forward=1` into a file of /etc/sysctl.d that is read last, and remove what sets it to 0: `verifier host` names the file.",
         ),

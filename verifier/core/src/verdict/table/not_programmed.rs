@@ -233,7 +233,7 @@ pub const CAUSES: &[Cause] = &[
         severity: Severity::Error,
         scope: Scope::Pair,
         title: "The permanent neighbour of a peer's VTEP is missing",
-        meaning: "The kernel does not know the MAC of the peer's tunnel address, asks by ARP over a tunnel that does not flood, and gives up after three seconds.",
+        meaning: "The kernel does not know the MAC of the peer's tunnel address, asks by ARP (of IPv6 by neighbour discovery) over a tunnel that does not flood, and gives up after three seconds.",
         detected: "A complete dump has no usable entry for the peer's tunnel address; FAILED and INCOMPLETE count as missing.",
         remedy: "Wait for Felix's refresh, or `ip neigh replace TUNNEL_ADDRESS lladdr MAC dev vxlan.calico nud permanent`.",
         verify: "`ip neigh show dev vxlan.calico`, then `verifier validate --node NODE`.",

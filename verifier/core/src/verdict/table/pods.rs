@@ -76,8 +76,8 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         code: PodGatewayMissing,
         title: "The pod has no route to its gateway",
-        meaning: "The default route through 169.254.1.1 (or the link route to it) is gone inside the pod: it can answer nobody. UDP probes are answered at the pod's door and still pass.",
-        detected: "A complete dump of the pod's routes has no default route through eth0.",
+        meaning: "The default route through 169.254.1.1 (or the link route to it), of IPv6 the one through the link-local address of the host side of its veth, is gone inside the pod: it can answer nobody. UDP probes are answered at the pod's door and still pass.",
+        detected: "A complete dump of the pod's routes has no default route through eth0 of a family of which the pod has an address.",
         explains: &[PodUnresponsive, PodGatewayUnanswered],
         incidents: &["projectcalico/calico#4779"],
         ..POD
@@ -85,9 +85,9 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         code: PodGatewayUnanswered,
         title: "Nobody answers for the pod's gateway",
-        meaning: "The pod asks for 169.254.1.1 by ARP; the node answers by proxy ARP only if proxy_arp and forwarding are on for the device and the node has a route to that address through another device, normally its default route. A pod with a warm neighbour entry works on until it expires.",
-        detected: "proxy_arp of the device, and a FIB lookup of the gateway from it. The pod's neighbour entry corroborates.",
-        remedy: "`sysctl -w net.ipv4.conf.CALI_DEVICE.proxy_arp=1`; or give the node a default route.",
+        meaning: "The pod asks for 169.254.1.1 by ARP; the node answers by proxy ARP only if proxy_arp and forwarding are on for the device and the node has a route to that address through another device, normally its default route. A pod with a warm neighbour entry works on until it expires. Of IPv6 the gateway is the link-local address of the host side of the veth, which answers as long as it is there.",
+        detected: "proxy_arp of the device, and a FIB lookup of the gateway from it; of IPv6 a complete dump of the device's addresses. The pod's neighbour entry corroborates.",
+        remedy: "`sysctl -w net.ipv4.conf.CALI_DEVICE.proxy_arp=1`; or give the node a default route. Of IPv6, `sysctl -w net.ipv6.conf.CALI_DEVICE.disable_ipv6=0`, and delete the pod where its gateway is another address.",
         repairs: Repairs::InterfaceUp,
         explains: &[PodUnresponsive],
         incidents: &["projectcalico/calico#3270", "projectcalico/cni-plugin#283"],

@@ -190,7 +190,7 @@ fn masquerade(cast: &Cast<'_>) -> Result<Outcome> {
         batch.rule(Family::Ip, (NAT, "postrouting"), false, &rule, None);
         batch.commit()?;
         // Translation is decided at a connection's first packet: known ones would stay as they are.
-        nft::flush_conntrack()
+        nft::conntrack::flush()
     })?;
     injected(vec![
         Step::DropTable {
@@ -209,7 +209,7 @@ fn masquerade(cast: &Cast<'_>) -> Result<Outcome> {
 fn policy(cast: &Cast<'_>) -> Result<Outcome> {
     cast.fabric.node_netns(cast.b)?.run(|| {
         chains::reset_endpoint(&cast.pod_b, true)?;
-        nft::flush_conntrack()
+        nft::conntrack::flush()
     })?;
     injected(vec![Step::Endpoint(cast.pod_b.name.clone())])
 }

@@ -11,12 +11,24 @@ use nix::{
 
 use super::{Blame, Cast, Class, Expectation, Fault, Injection, Outcome, Step, Verdict, cast::injected};
 use crate::{
-    fabric::Carrier,
+    fabric::{Carrier, sysctl},
     foreign::netem::{self, Netem},
+    nft::{self, Batch, Expr, Family, Hook, hook, rules},
 };
 
 /// Whose machine this is: only the guest of `cargo xtask vm` has it.
 const OF_A_GUEST: &str = "/dpv/plan.json";
+
+/// Below `/proc/sys`, of the machine and not of a namespace (`nf_conntrack_standalone.c` makes it read-only elsewhere).
+pub(super) const CONNTRACK_MAX: &str = "net/netfilter/nf_conntrack_max";
+/// More than probes ever make on a node without them.
+const CONNTRACK_ENTRIES: u16 = 5000;
+/// A table of the fault's own.
+const UNTRACKED: &str = "dpv-untracked";
+/// `NF_IP_PRI_RAW`: before connection tracking.
+const RAW: i32 = -300;
+/// Where the agents of a fabric answer.
+const AGENT_PORT: u16 = crate::lab::agents::PORT;
 
 /// Nothing at all.
 const NOTHING: Netem = Netem {
@@ -134,6 +146,17 @@ pub(super) const FAULTS: &[Fault] = &[
         expect: nothing,
     },
     Fault {
+        name: "conntrack-table-full",
+        description: "a node's connection tracking table is full: new connections die there, established ones live on",
+        incidents: &["kubernetes/kubernetes#106274"],
+        injection: Injection::Fabric(conntrack_full),
+        expect: |cast| {
+            let expectation = Expectation::node(cast, "conntrack-full", Class::NotForwarded, cast.b, &[Verdict::NotForwarding]);
+            let pods = cast.pods_of(cast.b);
+            pods.iter().fold(expectation, |e, pod| e.pod(pod, super::PodState::Unknown))
+        },
+    },
+    Fault {
         name: "module-unloaded",
         description: "the module of the tunnel is unloaded under traffic: the kernel takes every device of it away, on all nodes at once",
         incidents: &["canonical/microk8s#2680"],
@@ -148,9 +171,55 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
+/// Fills the table of `node-b` to a limit that the other nodes stay far below: the limit is the machine's, each namespace counts for itself.
+///
+/// The agent's port is taken out of connection tracking first, as an operator does with ports that must stay reachable (Calico's untracked
+/// policies): otherwise nobody could ask that agent anything, and all there is to say is that the node is cut off.
+fn conntrack_full(cast: &Cast<'_>) -> Result<Outcome> {
+    if !is_a_guest() {
+        return Ok(Outcome::Skipped("only a virtual machine's own limit is lowered".to_owned()));
+    }
+    let before = sysctl::get(CONNTRACK_MAX)?;
+    cast.fabric.node_netns(cast.b)?.run(|| {
+        let mut batch = Batch::new();
+        batch.table(Family::Inet, UNTRACKED);
+        for (chain, number) in [("prerouting", hook::PREROUTING), ("output", hook::OUTPUT)] {
+            let raw = Hook {
+                kind: "filter",
+                number,
+                priority: RAW,
+                device: None,
+            };
+            batch.chain(Family::Inet, UNTRACKED, chain, Some(&raw));
+            for destination in [true, false] {
+                let rule = rules::all(&[rules::tcp_port(AGENT_PORT, destination), vec![Expr::Notrack]]);
+                batch.rule(Family::Inet, (UNTRACKED, chain), false, &rule, None);
+            }
+        }
+        batch.commit()?;
+        nft::conntrack::fill(CONNTRACK_ENTRIES)
+    })?;
+    sysctl::set(CONNTRACK_MAX, &CONNTRACK_ENTRIES.to_string())?;
+    injected(vec![
+        Step::ConntrackMax(before),
+        Step::FlushConntrack {
+            netns: cast.b.netns.clone(),
+        },
+        Step::DropTable {
+            netns: cast.b.netns.clone(),
+            family: Family::Inet,
+            table: UNTRACKED.to_owned(),
+        },
+    ])
+}
+
+fn is_a_guest() -> bool {
+    std::path::Path::new(OF_A_GUEST).exists()
+}
+
 /// The module of the fabric's tunnel. The machine's one for all its namespaces, so it must be a guest.
 fn unload(cast: &Cast<'_>) -> Result<Outcome> {
-    if !std::path::Path::new(OF_A_GUEST).exists() {
+    if !is_a_guest() {
         return Ok(Outcome::Skipped("only a virtual machine's own modules are unloaded".to_owned()));
     }
     let module = match cast.fabric.spec().encapsulation.tunnel() {

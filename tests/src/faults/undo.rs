@@ -137,6 +137,8 @@ pub enum Step {
         /// namespace
         netns: String,
     },
+    /// the size of connection tracking, which is the machine's
+    ConntrackMax(String),
     /// what the API says beyond the truth
     Overrides(Overrides),
 }
@@ -210,7 +212,8 @@ impl Step {
             Self::DetachXdp { netns, link } => Netns::open(netns)?.run(|| bpf::detach_xdp(link)),
             Self::ChecksumOffload { netns, link } => Netns::open(netns)?.run(|| offload::set_transmit_checksum(link, true)),
             Self::FlushLegacyFilter { netns } => Netns::open(netns)?.run(crate::foreign::legacy::flush_filter),
-            Self::FlushConntrack { netns } => Netns::open(netns)?.run(nft::flush_conntrack),
+            Self::FlushConntrack { netns } => Netns::open(netns)?.run(nft::conntrack::flush),
+            Self::ConntrackMax(value) => sysctl::set(super::impairments::CONNTRACK_MAX, value),
             Self::Overrides(overrides) => fabric.change_overrides(|current| current.clone_from(overrides)),
         }
     }

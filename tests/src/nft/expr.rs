@@ -232,6 +232,17 @@ pub mod rules {
         ]
     }
 
+    /// `tcp sport PORT`, or with `destination` `tcp dport PORT`
+    #[must_use]
+    pub fn tcp_port(port: u16, destination: bool) -> Vec<Expr> {
+        vec![
+            Expr::Meta(META_L4PROTO),
+            Expr::Compare(Cmp::Eq, vec![6]),
+            Expr::Payload(2, if destination { 2 } else { 0 }, 2),
+            Expr::Compare(Cmp::Eq, port.to_be_bytes().to_vec()),
+        ]
+    }
+
     /// `ct state` in a set of bits (invalid 1, established 2, related 4).
     #[must_use]
     pub fn ct_state(bits: u32) -> Vec<Expr> {

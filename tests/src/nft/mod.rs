@@ -5,6 +5,7 @@
 //! nf_tables.h). Everything that names a chain in userspace's eyes (comments, key types) is set the
 //! way `nft` sets it, so `nft list ruleset` prints these tables properly.
 
+pub mod conntrack;
 mod expr;
 
 use std::io;
@@ -340,26 +341,6 @@ pub fn drop_table(family: Family, table: &str) -> Result<()> {
     match batch.commit() {
         Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
         other => other,
-    }
-}
-
-/// Forgets all connections in the calling thread's namespace (`IPCTNL_MSG_CT_DELETE` without a
-/// tuple).
-pub fn flush_conntrack() -> Result<()> {
-    const CTNETLINK_DELETE: u16 = (1 << 8) | 2;
-    let mut connection = Connection::open(NETLINK_NETFILTER)?;
-    let sequence = connection.next_sequence();
-    let mut bytes = Vec::new();
-    put(&mut bytes, CTNETLINK_DELETE, NLM_F_ACK, sequence, Family::Ip.number(), 0, &[]);
-    connection.send(&bytes)?;
-    loop {
-        for frame in connection.receive()? {
-            match frame.errno() {
-                Some(0) => return Ok(()),
-                Some(number) => return Err(io::Error::from_raw_os_error(number)).context("flush conntrack"),
-                None => {}
-            }
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! TCP from a pod to a pod on another node: without taps, with agents at work, and with tcpdump on the same interfaces, in turn. What the
 //! taps alone take is in `toggled`.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -141,34 +141,30 @@ fn start_dumps(fabric: &Fabric, tcpdump: &Path) -> Result<Vec<Child>> {
                     .args(["-n", "-U", "-w", "/dev/null", "-i", device])
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
-                    .stderr(Stdio::null())
+                    .stderr(Stdio::piped())
                     .spawn()?)
             })?;
             running.push(child);
         }
     }
-    for child in &running {
-        wait_until_capturing(child.id())?;
+    for child in &mut running {
+        wait_until_capturing(child)?;
     }
     Ok(running)
 }
 
-/// tcpdump captures from the moment it has its packet socket.
-fn wait_until_capturing(pid: u32) -> Result<()> {
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(5) {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).context("looking at tcpdump")?;
-        for entry in open {
-            let entry = entry.context("looking at tcpdump")?;
-            // A descriptor may be closed between the listing and this look.
-            let target = std::fs::read_link(entry.path()).unwrap_or_else(|_| "".into());
-            if target.to_string_lossy().starts_with("socket:") {
-                return Ok(());
-            }
+/// tcpdump says on stderr that it listens; the socket is open by then.
+fn wait_until_capturing(child: &mut Child) -> Result<()> {
+    let stderr = child.stderr.take().context("tcpdump has no stderr")?;
+    let mut said = String::new();
+    for line in BufReader::new(stderr).lines() {
+        let line = line.context("reading what tcpdump says")?;
+        if line.contains("listening on") {
+            return Ok(());
         }
-        thread::sleep(Duration::from_millis(10));
+        said.push_str(&line);
     }
-    Err(anyhow!("tcpdump did not begin to capture within 5 s"))
+    Err(anyhow!("tcpdump ended before it captured anything: {said}"))
 }
 
 fn stop_dumps(running: Vec<Child>) -> Result<()> {

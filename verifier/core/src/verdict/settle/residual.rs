@@ -212,7 +212,13 @@ fn unreachable(reports: &Reports<'_>, symptom: &Symptom) -> bool {
             .get(a)
             .is_some_and(|r: &&NodeReport| matches!(r.contacts.get(b), Some(PeerContact::Silent { .. })))
     };
-    crosses(symptom) && (silent(&symptom.from.node, &symptom.to.node) || silent(&symptom.to.node, &symptom.from.node))
+    let (from, to) = (&symptom.from.node, &symptom.to.node);
+    // An agent that does not answer in time over a lossy way is no proof where a probe came through.
+    let reached = |a: &NodeName, b: &NodeName| {
+        let tally = reports.get(a).and_then(|r| r.pairs.get(b));
+        tally.is_some_and(|tally| super::passed(tally) > 0)
+    };
+    crosses(symptom) && (silent(from, to) || silent(to, from)) && !reached(from, to) && !reached(to, from)
 }
 
 /// The suspects that sit where the packets die.

@@ -151,9 +151,11 @@ pub(super) const FAULTS: &[Fault] = &[
         incidents: &["kubernetes/kubernetes#106274"],
         injection: Injection::Fabric(conntrack_full),
         expect: |cast| {
-            let expectation = Expectation::node(cast, "conntrack-full", Class::NotForwarded, cast.b, &[Verdict::NotForwarding]);
+            // The agents' own probes of before are among what lives on.
+            let verdicts = [Verdict::Degraded, Verdict::NotForwarding];
+            let expectation = Expectation::node(cast, "conntrack-full", Class::NotForwarded, cast.b, &verdicts);
             let pods = cast.pods_of(cast.b);
-            pods.iter().fold(expectation, |e, pod| e.pod(pod, super::PodState::Unknown))
+            pods.iter().fold(expectation, |e, pod| e.pod(pod, super::PodState::FreshOrUnknown))
         },
     },
     Fault {

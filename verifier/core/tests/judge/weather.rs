@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use verifier_core::{
     evidence::Evidence,
     names::NodeName,
-    observed::{Hop, Inner, Leg, Outer, TapKind},
-    path::itinerary,
+    observed::{Checksum, Hop, Inner, Leg, Outer, TapKind},
+    path::{Waypoint, itinerary},
     probe::{Outcome, ProbeResult},
     programmed::{Netconf, NetconfScope},
     verdict::{CauseCode, ClusterReport, RemoteEvidence, Severity, Verdict},
@@ -24,12 +24,23 @@ fn with(mut work: impl FnMut(&mut ProbeResult)) -> ClusterReport {
     cluster.judge().cluster
 }
 
-/// Every `nth` probe is lost in the network, in an order that has nothing to do with what is probed: it was seen on every device of its way
-/// until it left the node, and by nobody beyond.
-fn losing(nth: usize) -> ClusterReport {
+/// What becomes of a packet that the network does not carry as it should.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody sees it again.
+    Lost,
+    /// It arrives with a bit turned. A pod's is seen with a wrong checksum; a host's is wrong where no tap looks (a tunnel header), and nobody
+    /// says why it went no further.
+    Damaged,
+}
+
+/// Every `nth` probe meets its fate in the network, in an order that has nothing to do with what is probed: it was seen on every device of its
+/// way until it left the node, and, if it was lost, by nobody beyond.
+fn losing(nth: usize, fate: Fate) -> ClusterReport {
     let mut cluster = named("healthy");
     let template = record();
-    // What the others answer when they are asked: nothing, from all their taps.
+    // What the others answer when they are asked: nothing, from all their taps, until something arrives damaged.
+    let mut arrived: BTreeMap<NodeName, Vec<Hop>> = BTreeMap::new();
     let nothing: BTreeMap<NodeName, Evidence<RemoteEvidence>> = cluster
         .nodes
         .iter()
@@ -63,32 +74,46 @@ fn losing(nth: usize) -> ClusterReport {
             let until_the_network = itinerary(&intent, &result.probe, &taps)
                 .into_iter()
                 .take_while(|waypoint| waypoint.node == snapshot.node && waypoint.leg == Leg::Request);
-            hops.extend(until_the_network.map(|waypoint| {
-                Hop {
-                    node: waypoint.node,
-                    device: waypoint.device,
-                    direction: waypoint.direction,
-                    tap: waypoint.tap,
-                    outer: template
-                        .outer
-                        .clone()
-                        .filter(|_| waypoint.tap == TapKind::Underlay)
-                        .map(|outer| Outer {
-                            src: intent.host_ip.unwrap(),
-                            dst: intent.peers[&result.probe.to.node].host_ip.unwrap(),
-                            ..outer
-                        }),
-                    at_ns: result.sent_mono_ns,
-                    probe: u32::try_from(result.probe.id & 0xffff_ffff).unwrap(),
-                    seq: result.probe.seq,
-                    inner: Inner {
-                        src: result.probe.from.ip,
-                        dst: result.probe.to.ip,
-                        ..template.inner.clone()
-                    },
-                    ..template.clone()
-                }
-            }));
+            let of = |waypoint: Waypoint| Hop {
+                node: waypoint.node,
+                device: waypoint.device,
+                direction: waypoint.direction,
+                tap: waypoint.tap,
+                outer: template
+                    .outer
+                    .clone()
+                    .filter(|_| waypoint.tap == TapKind::Underlay)
+                    .map(|outer| Outer {
+                        src: intent.host_ip.unwrap(),
+                        dst: intent.peers[&result.probe.to.node].host_ip.unwrap(),
+                        ..outer
+                    }),
+                at_ns: result.sent_mono_ns,
+                probe: u32::try_from(result.probe.id & 0xffff_ffff).unwrap(),
+                seq: result.probe.seq,
+                inner: Inner {
+                    src: result.probe.from.ip,
+                    dst: result.probe.to.ip,
+                    ..template.inner.clone()
+                },
+                ..template.clone()
+            };
+            hops.extend(until_the_network.map(of));
+            let beyond = itinerary(&intent, &result.probe, &taps)
+                .into_iter()
+                .find(|waypoint| waypoint.node != snapshot.node && waypoint.leg == Leg::Request);
+            if let (Some(waypoint), Fate::Damaged) = (beyond, fate) {
+                let host = result.probe.from.pod.is_none();
+                let checksum = if host { Checksum::Good } else { Checksum::Bad };
+                let at = arrived.entry(snapshot.node.clone()).or_default();
+                at.push(Hop { checksum, ..of(waypoint) });
+            }
+        }
+        for (node, evidence) in &mut snapshot.remote {
+            let here = arrived.get(&snapshot.node).into_iter().flatten().filter(|hop| hop.node == *node);
+            change::value(&mut change::value(evidence).unwrap().hops)
+                .unwrap()
+                .extend(here.cloned());
         }
     }
     cluster.judge().cluster
@@ -111,12 +136,12 @@ fn told(report: &ClusterReport) -> Vec<(CauseCode, Severity)> {
 #[test]
 fn a_few_lost_packets_are_no_fault_and_many_are_named_with_their_share() {
     for nth in [100, 60, 40] {
-        let report = losing(nth);
+        let report = losing(nth, Fate::Lost);
         assert_eq!(told(&report), [], "every {nth}th");
         assert_eq!(report.verdict, Verdict::Forwarding);
     }
-    for nth in [5, 4, 3] {
-        let report = losing(nth);
+    for (nth, fate) in [5, 4, 3].into_iter().flat_map(|nth| [(nth, Fate::Lost), (nth, Fate::Damaged)]) {
+        let report = losing(nth, fate);
         assert_eq!(told(&report), [(CauseCode::PartialLoss, Severity::Error)], "every {nth}th");
         let root = roots(&report).next().unwrap();
         assert!(root.subject.contains('%') && root.subject.contains("whichever"), "{}", root.subject);

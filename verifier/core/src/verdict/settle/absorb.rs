@@ -188,6 +188,8 @@ pub(super) fn explains_symptom(root: &Finding, symptom: &Symptom) -> bool {
         CauseCode::TunnelAddressWrong => symptom.pair == PairKind::HostToRemotePod && touches(root.node.as_ref()),
         // Without forwarding nobody answers for the pods' gateway either: once that entry is cold a pod cannot answer its own host.
         CauseCode::IpForwardDisabled => touches(root.node.as_ref()),
+        // What passes between a host and its own pods is tracked too.
+        CauseCode::ConntrackFull => touches(root.node.as_ref()),
         // Pod traffic that passes is what this one is about.
         CauseCode::SourceRewritten => false,
         CauseCode::RpFilterDrop => a != b && touches(root.node.as_ref()) && root.peer.as_ref().is_none_or(|p| touches(Some(p))),

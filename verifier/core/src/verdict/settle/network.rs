@@ -1,6 +1,11 @@
 //! Causes that lie in the network between nodes: many pairs of endpoints show one of them.
 
-use super::{Reports, family::only_text, latency::lossy_text, residual::Blame};
+use super::{
+    Reports,
+    family::only_text,
+    latency::lossy_text,
+    residual::{Blame, by_chance},
+};
 use crate::{
     names::NodeName,
     probe::Transport,
@@ -14,7 +19,8 @@ use alloc::{
 };
 
 /// One fault of the network shows as one cause, however many pairs it hits.
-pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, groups: BTreeMap<Blame, Vec<&'s Symptom>>) -> Vec<(Blame, Vec<&'s Symptom>)> {
+pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame, Vec<&'s Symptom>>) -> Vec<(Blame, Vec<&'s Symptom>)> {
+    join_chance(&mut groups);
     let mut out: Vec<(Blame, Vec<&Symptom>)> = Vec::new();
     let mut fabric: BTreeMap<CauseCode, Vec<(Blame, Vec<&Symptom>)>> = BTreeMap::new();
     for (blame, symptoms) in groups {
@@ -64,6 +70,31 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, groups: BTreeMap<Blame, Ve
         ));
     }
     out
+}
+
+/// What is lost by chance between two nodes whose network loses by chance is that network's, though its place was not seen or is where a
+/// damaged packet was thrown away at last.
+fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
+    let pair = |a: &NodeName, b: &NodeName| if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
+    let lossy: BTreeMap<(NodeName, NodeName), Blame> = groups
+        .iter()
+        .filter(|(blame, symptoms)| blame.code == CauseCode::PartialLoss && symptoms.iter().any(|s| by_chance(s)))
+        .filter_map(|(blame, _)| Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), blame.clone())))
+        .collect();
+    let mut moved: Vec<(Blame, &Symptom)> = Vec::new();
+    for (_, symptoms) in groups.iter_mut().filter(|(blame, _)| blame.code == CauseCode::UnexplainedLoss) {
+        symptoms.retain(|symptom| match lossy.get(&pair(&symptom.from.node, &symptom.to.node)) {
+            Some(blame) if by_chance(symptom) => {
+                moved.push((blame.clone(), symptom));
+                false
+            }
+            _ => true,
+        });
+    }
+    for (blame, symptom) in moved {
+        groups.entry(blame).or_default().push(symptom);
+    }
+    groups.retain(|_, symptoms| !symptoms.is_empty());
 }
 
 type Hits<'s> = Vec<(Blame, Vec<&'s Symptom>)>;

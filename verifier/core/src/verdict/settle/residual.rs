@@ -76,8 +76,8 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     {
         return blame;
     }
-    // Inside a node nothing is lost by chance.
-    if symptom.pattern == Pattern::Lossy && crosses(symptom) && place.segment == Segment::Underlay && symptom.gaps.is_empty() {
+    // Inside a node nothing is lost by chance, and one that damages packets does not do it by chance either.
+    if by_chance(symptom) && (place.segment == Segment::Underlay || symptom.checksum_bad.is_some()) && symptom.gaps.is_empty() {
         return fabric(CauseCode::PartialLoss, &place, symptom);
     }
     // A place that rests on a node's silence is not a place.
@@ -151,6 +151,11 @@ fn unseen(reports: &Reports<'_>, place: &Place, pod: Option<&PodRef>) -> Option<
 /// A program or a policy takes all of a kind of packets; of what passes now and then only a filter with a limit and a counter is to blame.
 fn fits(symptom: &Symptom, blame: &Blame) -> bool {
     symptom.pattern != Pattern::Lossy || (blame.code == CauseCode::FilterDrop && !blame.subject.contains("cali-"))
+}
+
+/// Whether what is lost between two nodes is now this and now that.
+pub(super) fn by_chance(symptom: &Symptom) -> bool {
+    symptom.pattern == Pattern::Lossy && crosses(symptom)
 }
 
 fn crosses(symptom: &Symptom) -> bool {

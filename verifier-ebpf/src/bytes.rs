@@ -19,6 +19,13 @@ pub trait Bytes {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.view::<N>(offset).map(|view| view.copy(0))
     }
+
+    /// The same value, as if nobody knew how it came about. The kernel's verifier follows every way through a program apart for as long as
+    /// it knows something else on each; where ways meet again, what it need not know is taken from it, and it follows them as one.
+    #[inline(always)]
+    fn forgotten(&self, value: u64) -> u64 {
+        value
+    }
 }
 
 /// Bytes that are known to be there. The caller's offsets are constants that lie within.
@@ -29,6 +36,8 @@ pub trait View: Copy {
     fn be16(self, at: usize) -> u16;
     /// Big-endian 32 bits at `at`.
     fn be32(self, at: usize) -> u32;
+    /// Big-endian 64 bits at `at`.
+    fn be64(self, at: usize) -> u64;
     /// A copy of `M` bytes at `at`.
     fn copy<const M: usize>(self, at: usize) -> [u8; M];
 }
@@ -59,6 +68,11 @@ impl<const N: usize> View for &[u8; N] {
     }
 
     #[inline(always)]
+    fn be64(self, at: usize) -> u64 {
+        u64::from_be_bytes(self.copy(at))
+    }
+
+    #[inline(always)]
     fn copy<const M: usize>(self, at: usize) -> [u8; M] {
         let mut copied = [0; M];
         let mut i = 0;
@@ -80,4 +94,10 @@ pub const fn be16<const N: usize>(header: &[u8; N], at: usize) -> u16 {
 #[inline(always)]
 pub const fn be32<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// Big-endian 64 bits at a fixed place of a header that was read whole.
+#[inline(always)]
+pub const fn be64<const N: usize>(header: &[u8; N], at: usize) -> u64 {
+    (be32(header, at) as u64) << 32 | be32(header, at + 4) as u64
 }

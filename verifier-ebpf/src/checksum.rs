@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) of a packet's transport, and what state a tap finds it in.
 
+use crate::address::Address6;
+
 /// What a tap can say about the transport checksum of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -57,6 +59,19 @@ pub const fn pseudo_sum(source: [u8; 4], destination: [u8; 4], protocol: u8, len
     s + d + protocol as u32 + length as u32
 }
 
+/// The sum of the IPv6 pseudo header (RFC 8200, 8.1) of a transport of `length` bytes; of a mapped IPv4 address it is that of IPv4, because
+/// the ones in front of it are a zero of one's complement.
+#[inline(always)]
+pub const fn pseudo_sum6(source: Address6, destination: Address6, protocol: u8, length: u16) -> u32 {
+    sum_of(source[0]) + sum_of(source[1]) + sum_of(destination[0]) + sum_of(destination[1]) + protocol as u32 + length as u32
+}
+
+/// The four 16-bit words of a value, added up.
+#[inline(always)]
+pub(crate) const fn sum_of(value: u64) -> u32 {
+    (value & 0xffff) as u32 + ((value >> 16) & 0xffff) as u32 + ((value >> 32) & 0xffff) as u32 + (value >> 48) as u32
+}
+
 /// A checksum field after `difference` was added to the sum of what it covers (RFC 1624). UDP's zero means "none", so it becomes all ones.
 #[inline(always)]
 pub const fn adjusted(field: u16, difference: u32) -> u16 {
@@ -75,6 +90,10 @@ pub enum Transport {
     Tcp,
     /// No pseudo header, never left to the device.
     Icmp,
+    /// Of IPv6, where a field of zero is no checksum, and is refused (RFC 8200, 8.1).
+    Udp6,
+    /// Of IPv6: pseudo header, never left to the device.
+    Icmp6,
 }
 
 /// Judges a checksum before its bytes are summed: some states need no sum.
@@ -82,7 +101,8 @@ pub enum Transport {
 pub const fn without_sum(transport: Transport, pseudo: u32, field: u16) -> Option<ChecksumState> {
     match transport {
         Transport::Udp if field == 0 => Some(ChecksumState::Absent),
-        Transport::Udp | Transport::Tcp if field == fold(pseudo) => Some(ChecksumState::Partial),
+        Transport::Udp6 if field == 0 => Some(ChecksumState::Bad),
+        Transport::Udp | Transport::Udp6 | Transport::Tcp if field == fold(pseudo) => Some(ChecksumState::Partial),
         _ => None,
     }
 }
@@ -91,7 +111,7 @@ pub const fn without_sum(transport: Transport, pseudo: u32, field: u16) -> Optio
 #[inline(always)]
 pub const fn with_sum(transport: Transport, pseudo: u32, transport_sum: u16) -> ChecksumState {
     let all = match transport {
-        Transport::Udp | Transport::Tcp => fold(fold(pseudo) as u32 + transport_sum as u32),
+        Transport::Udp | Transport::Udp6 | Transport::Tcp | Transport::Icmp6 => fold(fold(pseudo) as u32 + transport_sum as u32),
         Transport::Icmp => transport_sum,
     };
     if all == 0xffff { ChecksumState::Good } else { ChecksumState::Bad }
@@ -102,6 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::address::{mapped, words_of};
 
     fn udp(source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let length = 8 + payload.len() as u16;
@@ -146,5 +167,26 @@ mod tests {
         assert_eq!(judge(s, d, &datagram), ChecksumState::Partial);
         datagram[6..8].fill(0);
         assert_eq!(judge(s, d, &datagram), ChecksumState::Absent);
+        assert_eq!(without_sum(Transport::Udp6, pseudo, 0), Some(ChecksumState::Bad));
+        assert_eq!(without_sum(Transport::Udp6, pseudo, fold(pseudo)), Some(ChecksumState::Partial));
+        assert_eq!(without_sum(Transport::Icmp6, pseudo, fold(pseudo)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_pseudo_header_of_a_mapped_address_is_that_of_ipv4(source: [u8; 4], destination: [u8; 4], length: u16) {
+            let six = pseudo_sum6(words_of(mapped(source)), words_of(mapped(destination)), 17, length);
+            prop_assert_eq!(fold(six), fold(pseudo_sum(source, destination, 17, length)));
+        }
+
+        #[test]
+        fn the_pseudo_header_of_ipv6_is_the_sum_of_its_bytes(source: [u8; 16], destination: [u8; 16], length: u16) {
+            // As RFC 8200 draws it: addresses, length of 32 bits, three zeros, next header.
+            let mut drawn = [&source[..], &destination[..]].concat();
+            drawn.extend(u32::from(length).to_be_bytes());
+            drawn.extend([0, 0, 0, 58]);
+            let six = pseudo_sum6(words_of(source), words_of(destination), 58, length);
+            prop_assert_eq!(fold(six), fold(sum(&drawn, 0)));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What user space tells the programs: values of maps, and the frozen layout of the running kernel's structures.
 
+use crate::address::{Address6, within};
 use crate::plain;
 
 plain! {
@@ -25,20 +26,26 @@ plain! {
         pub max_age_ns: u64,
         /// A request from further in the future is refused: clocks differ, or somebody prepares a replay.
         pub max_ahead_ns: u64,
-        /// Address ranges of pods, as `address & mask`; unused entries have a mask of zero and an address of all ones.
+        /// Address ranges of pods of IPv4, as `address & mask`; unused entries have a mask of zero and an address of all ones.
         pub pool_address: [u32; POOLS],
         /// Their masks.
         pub pool_mask: [u32; POOLS],
-        /// Prefix lengths of blocks in use, longest first; zero ends the list.
+        /// Address ranges of pods of IPv6, in the same way.
+        pub pool6_address: [Address6; POOLS],
+        /// Their masks.
+        pub pool6_mask: [Address6; POOLS],
+        /// Masks of [`Config::block6_prefix`].
+        pub block6_mask: [Address6; PREFIXES],
+        /// Prefix lengths of IPv4 blocks in use, longest first; zero ends the list.
         pub block_prefix: [u8; PREFIXES],
-        /// Zero.
-        pub reserved: [u8; 4],
+        /// The same of IPv6.
+        pub block6_prefix: [u8; PREFIXES],
     }
 }
 
-/// Address ranges that a tap compares bare packets with.
+/// Address ranges of one family that a tap compares bare packets with.
 pub const POOLS: usize = 4;
-/// Different block sizes that a tap looks up.
+/// Different block sizes of one family that a tap looks up.
 pub const PREFIXES: usize = 4;
 
 impl Config {
@@ -59,8 +66,11 @@ impl Config {
         max_ahead_ns: 0,
         pool_address: [u32::MAX; POOLS],
         pool_mask: [0; POOLS],
+        pool6_address: [[u64::MAX; 2]; POOLS],
+        pool6_mask: [[0; 2]; POOLS],
+        block6_mask: [[0; 2]; PREFIXES],
         block_prefix: [0; PREFIXES],
-        reserved: [0; 4],
+        block6_prefix: [0; PREFIXES],
     };
 
     /// Whether `port` is reserved for TCP probes.
@@ -69,13 +79,22 @@ impl Config {
         port >= self.tcp_port_first && port <= self.tcp_port_last
     }
 
-    /// Whether pods may have this address.
+    /// Whether pods may have this address of IPv4.
     #[inline(always)]
     pub const fn in_pool(&self, address: u32) -> bool {
         (address & self.pool_mask[0] == self.pool_address[0])
             || (address & self.pool_mask[1] == self.pool_address[1])
             || (address & self.pool_mask[2] == self.pool_address[2])
             || (address & self.pool_mask[3] == self.pool_address[3])
+    }
+
+    /// Whether pods may have this address of IPv6.
+    #[inline(always)]
+    pub const fn in_pool6(&self, address: Address6) -> bool {
+        within(address, self.pool6_address[0], self.pool6_mask[0])
+            || within(address, self.pool6_address[1], self.pool6_mask[1])
+            || within(address, self.pool6_address[2], self.pool6_mask[2])
+            || within(address, self.pool6_address[3], self.pool6_mask[3])
     }
 }
 
@@ -193,6 +212,7 @@ mod tests {
     fn nothing_is_in_a_pool_by_default() {
         for address in [0, 1, 0x0a00_0001, u32::MAX - 1] {
             assert!(!Config::NOTHING.in_pool(address));
+            assert!(!Config::NOTHING.in_pool6([u64::from(address), 0]));
         }
         assert!(!Config::NOTHING.is_tcp_probe_port(0));
         assert!(!Config::NOTHING.is_tcp_probe_port(1));

@@ -1,8 +1,9 @@
 //! Does a packet on the underlay do what intent says? Judged in the kernel for every tunnel packet.
 //!
-//! Intent comes as one hash map: a block, or a single address that is an exception within one (borrowed, or a node's tunnel
-//! address), to its owner. A block that has exceptions says so in its flags, so that most packets need one lookup.
+//! Intent comes as one hash map for each family: a block, or a single address that is an exception within one (borrowed, or a node's
+//! tunnel address), to its owner. A block that has exceptions says so in its flags, so that most packets need one lookup.
 
+use crate::address::Address6;
 use crate::config::Config;
 use crate::plain;
 use crate::record::Direction;
@@ -31,6 +32,30 @@ plain! {
     }
 }
 
+plain! {
+    /// Key of the map `OWNERS6`.
+    pub struct Owner6Key {
+        /// Network address.
+        pub address: Address6,
+        /// Length of the prefix, 128 for a single address.
+        pub prefix: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+}
+
+plain! {
+    /// Value of the map `OWNERS6`: as [`Owner`].
+    pub struct Owner6 {
+        /// Outer address of the owner's tunnel endpoint.
+        pub vtep: Address6,
+        /// Index of the owner in user space's list of peers; zero is "unknown".
+        pub peer: u32,
+        /// [`Owner::LOCAL`] and the others.
+        pub flags: u32,
+    }
+}
+
 impl Owner {
     /// This very node.
     pub const LOCAL: u32 = 1;
@@ -43,8 +68,54 @@ impl Owner {
     /// It is meant to travel in some tunnel; without it, bare.
     pub const TUNNELLED: u32 = Self::VXLAN | Self::IPIP;
 
+    /// What [`judge_tunnelled`] is to know, of a packet whose other end is `outer`.
     #[inline(always)]
-    const fn has(&self, flag: u32) -> bool {
+    pub const fn against(&self, outer: u32) -> Claim {
+        Claim {
+            flags: self.flags,
+            end: if self.vtep == outer { End::Its } else { End::Another },
+        }
+    }
+}
+
+impl Owner6 {
+    /// What [`judge_tunnelled`] is to know, of a packet whose other end is `outer`.
+    #[inline(always)]
+    pub const fn against(&self, outer: Address6) -> Claim {
+        Claim {
+            flags: self.flags,
+            end: if self.vtep[0] == outer[0] && self.vtep[1] == outer[1] {
+                End::Its
+            } else {
+                End::Another
+            },
+        }
+    }
+}
+
+/// The other end of a tunnel packet, compared with the owner's tunnel endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The owner's.
+    Its,
+    /// Somebody else's.
+    Another,
+    /// An address of the other family: the owner's endpoint cannot be that.
+    OtherFamily,
+}
+
+/// What intent says of the owner of an address, whatever its family, and where the packet went or came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// [`Owner::LOCAL`] and the others.
+    pub flags: u32,
+    /// The packet's other end.
+    pub end: End,
+}
+
+impl Claim {
+    #[inline(always)]
+    const fn has(self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 }
@@ -123,77 +194,53 @@ impl Carrier {
     }
 }
 
-/// An encapsulated packet as the underlay tap sees it, addresses in host order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tunnelled {
-    /// What it is encapsulated in.
-    pub carrier: Carrier,
-    /// Outer source.
-    pub outer_source: u32,
-    /// Outer destination.
-    pub outer_destination: u32,
-    /// Network identifier, of VXLAN.
-    pub vni: u32,
-    /// Inner source.
-    pub source: u32,
-    /// Inner destination.
-    pub destination: u32,
-}
-
-/// The address whose owner decides: where it goes to when sent, where it comes from when received.
+/// The address whose owner decides: where it goes to when sent, where it comes from when received. The same of outer addresses is the
+/// other end of the tunnel.
 #[inline(always)]
-pub const fn decisive(direction: Direction, source: u32, destination: u32) -> u32 {
+pub const fn decisive<A: Copy>(direction: Direction, source: A, destination: A) -> A {
     match direction {
         Direction::Ingress => source,
         Direction::Egress => destination,
     }
 }
 
-/// Judges an encapsulated packet, given the owner of its [`decisive`] address.
+/// Judges an encapsulated packet, given what intent says of its [`decisive`] address. `vni` is not looked at outside VXLAN.
 #[inline(always)]
-pub const fn judge_tunnelled(config: &Config, direction: Direction, packet: &Tunnelled, owner: Option<&Owner>) -> Conformance {
+pub const fn judge_tunnelled(config: &Config, direction: Direction, carrier: Carrier, vni: u32, claim: Option<Claim>) -> Conformance {
     if config.flags & Config::JUDGE == 0 {
         return Conformance::Unjudged;
     }
-    let Some(owner) = owner else {
+    let Some(claim) = claim else {
         return Conformance::Unjudged;
     };
-    let (other_end, foreign) = match direction {
-        Direction::Egress => (packet.outer_destination, Conformance::WrongOwner),
-        Direction::Ingress => (packet.outer_source, Conformance::SpoofedSource),
-    };
     // A packet to or from the node itself has no business in the tunnel, whatever the outer address.
-    if owner.vtep != other_end || owner.has(Owner::LOCAL) {
-        return foreign;
+    if matches!(claim.end, End::Another) || claim.has(Owner::LOCAL) {
+        return match direction {
+            Direction::Egress => Conformance::WrongOwner,
+            Direction::Ingress => Conformance::SpoofedSource,
+        };
     }
     // Bare by intent, or in the other kind of tunnel: then its network identifier matters to nobody.
-    if !owner.has(packet.carrier.flag()) {
+    if matches!(claim.end, End::OtherFamily) || !claim.has(carrier.flag()) {
         return Conformance::UnexpectedEncapsulation;
     }
-    if matches!(packet.carrier, Carrier::Vxlan) && packet.vni != config.vni {
+    if matches!(carrier, Carrier::Vxlan) && vni != config.vni {
         return Conformance::WrongVni;
     }
     Conformance::Conforming
 }
 
-/// Judges a bare packet, given the owner of its [`decisive`] address. `None` when it is none of our business: the owner is
+/// Judges a bare packet, given the flags of the owner of its [`decisive`] address. `None` when it is none of our business: the owner is
 /// unknown, or this node.
 #[inline(always)]
-pub const fn judge_bare(config: &Config, owner: Option<&Owner>) -> Option<Conformance> {
-    match owner {
-        Some(owner) if owner.has(Owner::LOCAL) => None,
+pub const fn judge_bare(config: &Config, flags: Option<u32>) -> Option<Conformance> {
+    match flags {
+        Some(flags) if flags & Owner::LOCAL != 0 => None,
         Some(_) if config.flags & Config::JUDGE == 0 => Some(Conformance::Unjudged),
-        Some(owner) if owner.flags & Owner::TUNNELLED != 0 => Some(Conformance::BareLeak),
+        Some(flags) if flags & Owner::TUNNELLED != 0 => Some(Conformance::BareLeak),
         Some(_) => Some(Conformance::Conforming),
         None => None,
     }
-}
-
-/// The mask of a prefix length of at most 32.
-#[inline(always)]
-pub const fn mask(prefix: u8) -> u32 {
-    // One shift by 64 - prefix of a 64-bit value: no special case for zero.
-    !((u32::MAX as u64) >> (prefix as u64 & 63)) as u32
 }
 
 #[cfg(test)]
@@ -205,78 +252,85 @@ mod tests {
         flags: Config::JUDGE,
         ..Config::NOTHING
     };
-    const PACKET: Tunnelled = Tunnelled {
-        carrier: Carrier::Vxlan,
-        outer_source: 1,
-        outer_destination: 2,
-        vni: 4096,
-        source: 11,
-        destination: 12,
-    };
+    const fn its(flags: u32) -> Claim {
+        Claim { flags, end: End::Its }
+    }
 
-    const fn owner(vtep: u32, flags: u32) -> Owner {
-        Owner {
-            vtep,
-            peer: 1,
-            flags,
-            reserved: 0,
-        }
+    const fn anothers(flags: u32) -> Claim {
+        Claim { flags, end: End::Another }
     }
 
     #[test]
     fn each_kind_has_its_case() {
-        let far = owner(2, Owner::VXLAN);
-        let judge = |packet: &Tunnelled, owner: &Owner| judge_tunnelled(&CONFIG, Direction::Egress, packet, Some(owner));
-        assert_eq!(judge(&PACKET, &far), Conformance::Conforming);
-        assert_eq!(judge(&PACKET, &owner(3, Owner::VXLAN)), Conformance::WrongOwner);
-        assert_eq!(judge(&Tunnelled { vni: 1, ..PACKET }, &far), Conformance::WrongVni);
-        assert_eq!(judge(&PACKET, &owner(2, 0)), Conformance::UnexpectedEncapsulation);
-        let in_ip = Tunnelled {
-            carrier: Carrier::Ipip,
-            vni: 0,
-            ..PACKET
+        let judge = |carrier, vni, claim| judge_tunnelled(&CONFIG, Direction::Egress, carrier, vni, Some(claim));
+        let vxlan = |claim| judge(Carrier::Vxlan, 4096, claim);
+        let in_ip = |claim| judge(Carrier::Ipip, 0, claim);
+        assert_eq!(vxlan(its(Owner::VXLAN)), Conformance::Conforming);
+        assert_eq!(vxlan(anothers(Owner::VXLAN)), Conformance::WrongOwner);
+        assert_eq!(judge(Carrier::Vxlan, 1, its(Owner::VXLAN)), Conformance::WrongVni);
+        assert_eq!(vxlan(its(0)), Conformance::UnexpectedEncapsulation);
+        assert_eq!(in_ip(its(Owner::IPIP)), Conformance::Conforming);
+        assert_eq!(in_ip(anothers(Owner::IPIP)), Conformance::WrongOwner);
+        assert_eq!(in_ip(its(Owner::VXLAN)), Conformance::UnexpectedEncapsulation);
+        assert_eq!(vxlan(its(Owner::IPIP)), Conformance::UnexpectedEncapsulation);
+        assert_eq!(vxlan(its(Owner::LOCAL | Owner::VXLAN)), Conformance::WrongOwner);
+        let crossed = |flags| {
+            vxlan(Claim {
+                flags,
+                end: End::OtherFamily,
+            })
         };
-        assert_eq!(judge(&in_ip, &owner(2, Owner::IPIP)), Conformance::Conforming);
-        assert_eq!(judge(&in_ip, &owner(3, Owner::IPIP)), Conformance::WrongOwner);
-        assert_eq!(judge(&in_ip, &far), Conformance::UnexpectedEncapsulation);
-        assert_eq!(judge(&PACKET, &owner(2, Owner::IPIP)), Conformance::UnexpectedEncapsulation);
-        assert_eq!(judge(&PACKET, &owner(2, Owner::LOCAL | Owner::VXLAN)), Conformance::WrongOwner);
-        assert_eq!(
-            judge_tunnelled(&CONFIG, Direction::Ingress, &PACKET, Some(&owner(1, Owner::VXLAN))),
-            Conformance::Conforming
-        );
-        assert_eq!(
-            judge_tunnelled(&CONFIG, Direction::Ingress, &PACKET, Some(&far)),
-            Conformance::SpoofedSource
-        );
-        assert_eq!(judge_tunnelled(&CONFIG, Direction::Egress, &PACKET, None), Conformance::Unjudged);
+        assert_eq!(crossed(Owner::VXLAN), Conformance::UnexpectedEncapsulation);
+        assert_eq!(crossed(Owner::VXLAN | Owner::LOCAL), Conformance::WrongOwner);
+        let received = |claim| judge_tunnelled(&CONFIG, Direction::Ingress, Carrier::Vxlan, 4096, claim);
+        assert_eq!(received(Some(its(Owner::VXLAN))), Conformance::Conforming);
+        assert_eq!(received(Some(anothers(Owner::VXLAN))), Conformance::SpoofedSource);
+        assert_eq!(received(None), Conformance::Unjudged);
         let unsettled = Config { flags: 0, ..CONFIG };
         assert_eq!(
-            judge_tunnelled(&unsettled, Direction::Egress, &PACKET, Some(&far)),
+            judge_tunnelled(&unsettled, Direction::Egress, Carrier::Vxlan, 4096, Some(its(Owner::VXLAN))),
             Conformance::Unjudged
         );
     }
 
     #[test]
-    fn bare_packets_matter_only_where_encapsulation_is_meant() {
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::VXLAN))), Some(Conformance::BareLeak));
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::IPIP))), Some(Conformance::BareLeak));
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, 0))), Some(Conformance::Conforming));
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::LOCAL))), None);
-        assert_eq!(judge_bare(&CONFIG, Some(&owner(2, Owner::VXLAN | Owner::LOCAL))), None);
-        assert_eq!(judge_bare(&CONFIG, None), None);
-        assert_eq!(
-            judge_bare(&Config { flags: 0, ..CONFIG }, Some(&owner(2, Owner::VXLAN))),
-            Some(Conformance::Unjudged)
-        );
+    fn an_owner_knows_its_endpoint() {
+        let four = Owner {
+            vtep: 7,
+            peer: 1,
+            flags: Owner::VXLAN,
+            reserved: 0,
+        };
+        assert_eq!((four.against(7), four.against(8)), (its(Owner::VXLAN), anothers(Owner::VXLAN)));
+        let six = Owner6 {
+            vtep: [1, 7],
+            peer: 1,
+            flags: Owner::VXLAN,
+        };
+        assert_eq!(six.against([1, 7]), its(Owner::VXLAN));
+        for other in [[1, 8], [2, 7]] {
+            assert_eq!(six.against(other), anothers(Owner::VXLAN));
+        }
     }
 
     #[test]
-    fn masks_have_as_many_ones_as_the_prefix_says() {
-        for prefix in 0..=32 {
-            assert_eq!(mask(prefix).leading_ones(), u32::from(prefix));
-            assert_eq!(mask(prefix).count_ones(), u32::from(prefix));
-        }
+    fn the_decisive_address_is_that_of_the_other_side() {
+        assert_eq!(decisive(Direction::Egress, 1, 2), 2);
+        assert_eq!(decisive(Direction::Ingress, [1_u64, 1], [2, 2]), [1, 1]);
+    }
+
+    #[test]
+    fn bare_packets_matter_only_where_encapsulation_is_meant() {
+        assert_eq!(judge_bare(&CONFIG, Some(Owner::VXLAN)), Some(Conformance::BareLeak));
+        assert_eq!(judge_bare(&CONFIG, Some(Owner::IPIP)), Some(Conformance::BareLeak));
+        assert_eq!(judge_bare(&CONFIG, Some(0)), Some(Conformance::Conforming));
+        assert_eq!(judge_bare(&CONFIG, Some(Owner::LOCAL)), None);
+        assert_eq!(judge_bare(&CONFIG, Some(Owner::VXLAN | Owner::LOCAL)), None);
+        assert_eq!(judge_bare(&CONFIG, None), None);
+        assert_eq!(
+            judge_bare(&Config { flags: 0, ..CONFIG }, Some(Owner::VXLAN)),
+            Some(Conformance::Unjudged)
+        );
     }
 
     #[test]

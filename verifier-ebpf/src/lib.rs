@@ -2,7 +2,7 @@
 //!
 //! The programs (`main.rs`, built for `bpfel-unknown-none`) are a thin shell over this library: here stand the wire format
 //! of a probe ([`wire`], [`siphash`]), the records that cross the ring buffer ([`record`]), the values of the maps
-//! ([`config`], [`conformance`]), and every decision about a packet ([`parse`], [`checksum`], [`reflect`], [`replay`]), so that all of it
+//! ([`config`], [`conformance`], [`address`]), and every decision about a packet ([`parse`], [`checksum`], [`reflect`], [`replay`]), so that all of it
 //! is tested on the host against plain byte slices. There is one definition of each; nothing is held together by comments.
 //!
 //! Nothing here may panic, allocate or loop without a bound: the same code must pass the kernel's verifier.
@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bytes;
 pub mod checksum;
 pub mod config;

@@ -6,7 +6,7 @@
 //! | `dpv_tun_ingress`, `dpv_tun_egress` | tunnel device | records probes |
 //! | `dpv_ul_ingress`, `dpv_ul_egress` | the device that carries the node's address | records probes, judges every tunnel packet |
 //! | `dpv_reflector` | egress of the host side of a workload's veth, last | answers UDP requests |
-//! | `dpv_drop_btf`, `dpv_drop_tp` | `skb:kfree_skb` | records probes that the kernel drops |
+//! | `dpv_drop_btf`, `dpv_drop_tp` | `skb:kfree_skb` | records probes that the kernel drops, and lookups of neighbours |
 //! | `dpv_empty` | nothing | what the others are measured against |
 //!
 //! All names start with `dpv_`: by that a program of ours is told from a foreign one. One program for each kind of interface and direction: no lookup tells a packet's tap what it is.

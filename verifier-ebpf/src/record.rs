@@ -3,6 +3,7 @@
 //! The first 32 bits of every record say which kind it is; [`Record::decode`] is the only reader. A record holds plain integers in host
 //! order and byte arrays as they stood on the wire, no padding, no pointers.
 
+use crate::address::Address6;
 use crate::conformance::Conformance;
 use crate::plain;
 use crate::plain::SizeMismatch;
@@ -70,9 +71,9 @@ pub enum Class {
     None = 0,
     /// UDP with a header, request or reply.
     Udp = 1,
-    /// ICMP echo request with a header.
+    /// ICMP or ICMPv6 echo request with a header.
     EchoRequest = 2,
-    /// ICMP echo reply with a header.
+    /// ICMP or ICMPv6 echo reply with a header.
     EchoReply = 3,
     /// TCP SYN from a reserved port.
     TcpSyn = 4,
@@ -80,9 +81,9 @@ pub enum Class {
     TcpSynAck = 5,
     /// TCP RST back to it.
     TcpReset = 6,
-    /// ICMP error that quotes any of these.
+    /// ICMP or ICMPv6 error that quotes any of these.
     IcmpError = 7,
-    /// ARP, in drop records only: without it a cold neighbour hides the drop behind it.
+    /// ARP, and neighbour discovery of IPv6, in drop records only: without it a cold neighbour hides the drop behind it.
     Arp = 8,
 }
 
@@ -136,9 +137,9 @@ plain! {
         pub source_port: u16,
         /// Inner destination port.
         pub destination_port: u16,
-        /// Inner IP total length in bytes.
+        /// Inner IP total length in bytes, of IPv6 its header and the payload length.
         pub length_bytes: u16,
-        /// Inner IP identification.
+        /// Inner IP identification, zero for IPv6.
         pub ip_id: u16,
         /// Outer UDP source port.
         pub outer_source_port: u16,
@@ -150,19 +151,19 @@ plain! {
         pub quoted_source_port: u16,
         /// Quoted destination port.
         pub quoted_destination_port: u16,
-        /// Next-hop MTU of an ICMP "fragmentation needed".
+        /// Next-hop MTU of an ICMP "fragmentation needed" or an ICMPv6 "packet too big", 65535 for one beyond.
         pub icmp_mtu_bytes: u16,
         /// [`Class`].
         pub class: u8,
         /// [`PacketRecord::BARE`] and the others.
         pub encapsulation: u8,
-        /// Inner IP protocol.
+        /// Inner IP protocol, of IPv6 the last next-header.
         pub protocol: u8,
-        /// Inner TTL.
+        /// Inner TTL, or hop limit.
         pub ttl: u8,
         /// Outer IP protocol.
         pub outer_protocol: u8,
-        /// Outer TTL.
+        /// Outer TTL, or hop limit.
         pub outer_ttl: u8,
         /// [`PacketRecord::DONT_FRAGMENT`] and the other.
         pub flags: u8,
@@ -188,7 +189,7 @@ impl PacketRecord {
     pub const VXLAN: u8 = 1;
     /// In IP.
     pub const IPIP: u8 = 2;
-    /// Flag: the inner header forbids fragmentation.
+    /// Flag: the inner header forbids fragmentation, as IPv6 always does.
     pub const DONT_FRAGMENT: u8 = 1;
     /// Flag: this is the first of several fragments.
     pub const MORE_FRAGMENTS: u8 = 2;
@@ -227,7 +228,7 @@ plain! {
 }
 
 plain! {
-    /// A probe packet, or an ARP packet, that the kernel freed as dropped.
+    /// A probe packet, or a packet of ARP or neighbour discovery, that the kernel freed as dropped.
     pub struct DropRecord {
         /// [`DropRecord::KIND`].
         pub kind: u32,
@@ -269,14 +270,14 @@ plain! {
         pub ifindex: u32,
         /// `CLOCK_MONOTONIC`.
         pub time_ns: u64,
-        /// Outer source, in host order; zero for a bare packet.
-        pub outer_source: u32,
+        /// Outer source, IPv4 mapped; for a bare packet the unspecified address of its family.
+        pub outer_source: Address6,
         /// Outer destination.
-        pub outer_destination: u32,
+        pub outer_destination: Address6,
         /// Inner source.
-        pub source: u32,
+        pub source: Address6,
         /// Inner destination.
-        pub destination: u32,
+        pub destination: Address6,
         /// Network identifier, of VXLAN.
         pub vni: u32,
         /// Peer that the decisive address belongs to, 0 for unknown.

@@ -17,6 +17,7 @@
 //! port acknowledges both, so whatever the size, an answer's acknowledgement less one is the id.
 
 use crate::bytes::be32;
+use crate::checksum::sum_of;
 use crate::siphash::{SipKey, siphash_2_4};
 
 /// Size of the header.
@@ -196,12 +197,6 @@ pub const fn sum(bytes: &[u8; HEADER_BYTES]) -> u32 {
         index += 1;
     }
     sum
-}
-
-/// The four 16-bit words of a value, added up.
-#[inline(always)]
-const fn sum_of(value: u64) -> u32 {
-    (value & 0xffff) as u32 + ((value >> 16) & 0xffff) as u32 + ((value >> 32) & 0xffff) as u32 + (value >> 48) as u32
 }
 
 /// Little-endian 64-bit word number `index`.

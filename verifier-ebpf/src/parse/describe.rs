@@ -1,16 +1,16 @@
 //! Takes a packet apart for a record, down to the probe's header.
 
-use super::{
-    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, Start, Stop,
-    UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why, ipv4, is_ipv4, mapped, quotes,
-};
+use super::header::{Family, Ip, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, any, ipv4, six};
+use super::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer, Start, Stop, UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why};
+use crate::address::bytes_of;
 use crate::bytes::{Bytes, View};
-use crate::checksum::{Transport, pseudo_sum};
+use crate::checksum::{Transport, pseudo_sum6};
 use crate::config::Config;
 use crate::plain::Field as _;
 use crate::record::{Class, PacketRecord};
 use crate::wire::{HEADER_BYTES, MAGIC};
 
+const ICMP6_TOO_BIG: u8 = 2;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
@@ -36,26 +36,23 @@ pub struct Found {
 #[inline(always)]
 pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out: &mut PacketRecord) -> Result<Found, Stop> {
     *out = PacketRecord::ZERO;
-    let ip_at = match start {
+    let outer = match start {
         Start::Ethernet => {
             let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
                 return Err(Stop::new(Layer::Ethernet, Why::Truncated));
             };
             out.destination_mac = ethernet.copy(0);
             out.source_mac = ethernet.copy(6);
-            if !is_ipv4(ethernet) {
-                return Err(Stop::new(Layer::Ethernet, Why::Unsupported));
-            }
-            ETHERNET_BYTES
+            framed(bytes, ethernet.be16(12), ETHERNET_BYTES, Layer::Ethernet, Layer::Ip)?
         }
-        Start::Ip => 0,
-    };
-    let outer = ipv4(bytes, ip_at, Layer::Ip)?;
+        Start::Ip => any(bytes, 0, Layer::Ip)?,
+    }
+    .settled(bytes);
     let innermost = match tunnel(bytes, &outer, config, Layer::Tunnel)? {
         None => outer,
         Some(tunnel) => {
-            out.outer_source = mapped(outer.source);
-            out.outer_destination = mapped(outer.destination);
+            out.outer_source = bytes_of(outer.source);
+            out.outer_destination = bytes_of(outer.destination);
             out.outer_protocol = outer.protocol;
             out.outer_ttl = outer.ttl;
             out.outer_length_bytes = outer.length;
@@ -66,7 +63,7 @@ pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out
                     out.encapsulation = PacketRecord::IPIP;
                     out.destination_mac = [0; 6];
                     out.source_mac = [0; 6];
-                    ipv4(bytes, inner_at, Layer::InnerIp)?
+                    ipv4(bytes, inner_at, Layer::InnerIp)?.into()
                 }
                 Tunnel::Vxlan(vxlan) => {
                     out.encapsulation = PacketRecord::VXLAN;
@@ -78,16 +75,15 @@ pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out
                     };
                     out.destination_mac = ethernet.copy(0);
                     out.source_mac = ethernet.copy(6);
-                    if !is_ipv4(ethernet) {
-                        return Err(Stop::new(Layer::InnerEthernet, Why::Unsupported));
-                    }
-                    ipv4(bytes, vxlan.ethernet_at + ETHERNET_BYTES, Layer::InnerIp)?
+                    let inner_at = vxlan.ethernet_at + ETHERNET_BYTES;
+                    framed(bytes, ethernet.be16(12), inner_at, Layer::InnerEthernet, Layer::InnerIp)?
                 }
             }
         }
-    };
-    out.source = mapped(innermost.source);
-    out.destination = mapped(innermost.destination);
+    }
+    .settled(bytes);
+    out.source = bytes_of(innermost.source);
+    out.destination = bytes_of(innermost.destination);
     out.protocol = innermost.protocol;
     out.ttl = innermost.ttl;
     out.length_bytes = innermost.length;
@@ -95,6 +91,16 @@ pub fn describe<B: Bytes + ?Sized>(bytes: &B, start: Start, config: &Config, out
     out.flags =
         u8::from(innermost.dont_fragment) * PacketRecord::DONT_FRAGMENT + u8::from(innermost.more_fragments) * PacketRecord::MORE_FRAGMENTS;
     transport(bytes, &innermost, config, out)
+}
+
+/// Reads the header behind an Ethernet header of this type, which must be of the family that the type names.
+#[inline(always)]
+fn framed<B: Bytes + ?Sized>(bytes: &B, ethertype: u16, at: usize, ethernet: Layer, layer: Layer) -> Result<Ip, Stop> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(bytes, at, layer).map(Ip::from),
+        ETHERTYPE_IPV6 => six(bytes, at, layer),
+        _ => Err(Stop::new(ethernet, Why::Unsupported)),
+    }
 }
 
 enum Tunnel {
@@ -111,8 +117,8 @@ struct Vxlan {
 
 /// The tunnel header behind `ip`, if there is one.
 #[inline(always)]
-fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, layer: Layer) -> Result<Option<Tunnel>, Stop> {
-    if ip.protocol == PROTOCOL_IPIP {
+fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ip, config: &Config, layer: Layer) -> Result<Option<Tunnel>, Stop> {
+    if ip.protocol == PROTOCOL_IPIP && matches!(ip.family, Family::Four) {
         return Ok(Some(Tunnel::Ipip { inner_at: ip.payload_at }));
     }
     if ip.protocol != PROTOCOL_UDP {
@@ -140,33 +146,39 @@ fn tunnel<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, layer: Layer
 }
 
 #[inline(always)]
-fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, out: &mut PacketRecord) -> Result<Found, Stop> {
+fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ip, config: &Config, out: &mut PacketRecord) -> Result<Found, Stop> {
     let at = ip.payload_at;
     let truncated = Stop::new(Layer::Transport, Why::Truncated);
-    let (transport, pseudo, field) = match ip.protocol {
-        PROTOCOL_ICMP => {
+    let six = matches!(ip.family, Family::Six);
+    let (transport, field) = match ip.protocol {
+        icmp if icmp == ip.family.icmp() => {
             let Some(icmp) = bytes.view::<8>(at) else {
                 return Err(truncated);
             };
             out.icmp_type = icmp.byte(0);
             out.icmp_code = icmp.byte(1);
-            if quotes(icmp.byte(0)) {
-                if icmp.byte(0) == 3 && icmp.byte(1) == 4 {
+            if ip.family.quotes(icmp.byte(0)) {
+                if six && icmp.byte(0) == ICMP6_TOO_BIG {
+                    // 32 bits here; no device has an MTU that 16 could not hold, loopback aside.
+                    out.icmp_mtu_bytes = if icmp.be16(4) == 0 { icmp.be16(6) } else { u16::MAX };
+                } else if !six && icmp.byte(0) == 3 && icmp.byte(1) == 4 {
                     out.icmp_mtu_bytes = icmp.be16(6);
                 }
                 quoted(bytes, at + 8, config, out)?;
                 out.class = Class::IcmpError as u8;
             } else {
                 out.source_port = icmp.be16(4);
-                let class = match icmp.byte(0) {
-                    ICMP_ECHO => Class::EchoRequest,
-                    ICMP_ECHO_REPLY => Class::EchoReply,
-                    _ => return Err(Stop::new(Layer::Transport, Why::Unsupported)),
+                let class = if icmp.byte(0) == ip.family.echo() {
+                    Class::EchoRequest
+                } else if icmp.byte(0) == ip.family.echo_reply() {
+                    Class::EchoReply
+                } else {
+                    return Err(Stop::new(Layer::Transport, Why::Unsupported));
                 };
                 out.probe = own_header(bytes, ip)?;
                 out.class = class as u8;
             }
-            (Transport::Icmp, 0, icmp.be16(2))
+            (if six { Transport::Icmp6 } else { Transport::Icmp }, icmp.be16(2))
         }
         PROTOCOL_UDP => {
             let Some(udp) = bytes.view::<UDP_BYTES>(at) else {
@@ -178,11 +190,7 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, out: &mut
             }
             out.probe = own_header(bytes, ip)?;
             out.class = Class::Udp as u8;
-            (
-                Transport::Udp,
-                pseudo_sum(ip.source, ip.destination, PROTOCOL_UDP, ip.payload_length),
-                udp.be16(6),
-            )
+            (if six { Transport::Udp6 } else { Transport::Udp }, udp.be16(6))
         }
         PROTOCOL_TCP => {
             let Some(tcp) = bytes.view::<20>(at) else {
@@ -207,18 +215,14 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, out: &mut
                 return Err(Stop::new(Layer::Transport, Why::NotProbe));
             };
             out.class = class as u8;
-            (
-                Transport::Tcp,
-                pseudo_sum(ip.source, ip.destination, PROTOCOL_TCP, ip.payload_length),
-                tcp.be16(16),
-            )
+            (Transport::Tcp, tcp.be16(16))
         }
         _ => return Err(Stop::new(Layer::Transport, Why::Unsupported)),
     };
     Ok(Found {
         transport_at: at,
         transport_length: ip.payload_length,
-        pseudo,
+        pseudo: pseudo_sum6(ip.source, ip.destination, ip.protocol, ip.payload_length),
         field,
         transport,
         fragmented: ip.more_fragments,
@@ -228,20 +232,21 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config, out: &mut
 /// The packet that an ICMP error quotes; one that was still encapsulated is quoted with its tunnel header.
 #[inline(always)]
 fn quoted<B: Bytes + ?Sized>(bytes: &B, at: usize, config: &Config, out: &mut PacketRecord) -> Result<(), Stop> {
-    let outer = ipv4(bytes, at, Layer::Quote)?;
+    let outer = any(bytes, at, Layer::Quote)?.settled(bytes);
     let ip = match tunnel(bytes, &outer, config, Layer::Quote)? {
         None => outer,
-        Some(Tunnel::Ipip { inner_at }) => ipv4(bytes, inner_at, Layer::Quote)?,
-        Some(Tunnel::Vxlan(vxlan)) => ipv4(bytes, vxlan.ethernet_at + ETHERNET_BYTES, Layer::Quote)?,
-    };
-    out.quoted_source = mapped(ip.source);
-    out.quoted_destination = mapped(ip.destination);
+        Some(Tunnel::Ipip { inner_at }) => ipv4(bytes, inner_at, Layer::Quote)?.into(),
+        Some(Tunnel::Vxlan(vxlan)) => any(bytes, vxlan.ethernet_at + ETHERNET_BYTES, Layer::Quote)?,
+    }
+    .settled(bytes);
+    out.quoted_source = bytes_of(ip.source);
+    out.quoted_destination = bytes_of(ip.destination);
     out.quoted_protocol = ip.protocol;
     let Some(first) = bytes.view::<8>(ip.payload_at) else {
         return Err(Stop::new(Layer::Quote, Why::Truncated));
     };
     match ip.protocol {
-        PROTOCOL_ICMP if first.byte(0) == ICMP_ECHO || first.byte(0) == ICMP_ECHO_REPLY => {
+        icmp if icmp == ip.family.icmp() && (first.byte(0) == ip.family.echo() || first.byte(0) == ip.family.echo_reply()) => {
             out.quoted_source_port = first.be16(4);
             out.probe = header(bytes, ip.payload_at + 8)?;
         }
@@ -281,7 +286,7 @@ const fn ports(out: &mut PacketRecord, source: u16, destination: u16) {
 /// The probe's header behind the eight bytes of an echo's or a datagram's own header, which must lie inside what the IP header calls the
 /// packet: bytes behind that (padding of a short frame) are nobody's word.
 #[inline(always)]
-fn own_header<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4) -> Result<[u8; HEADER_BYTES], Stop> {
+fn own_header<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Result<[u8; HEADER_BYTES], Stop> {
     if usize::from(ip.payload_length) < UDP_BYTES + HEADER_BYTES {
         return Err(Stop::new(Layer::Probe, Why::Truncated));
     }

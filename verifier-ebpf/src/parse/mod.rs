@@ -1,19 +1,28 @@
-//! Bounded parsing of Ethernet, IPv4 with options, UDP, TCP, ICMP, VXLAN and IPIP, down to a probe's header.
+//! Bounded parsing of Ethernet, IPv4 with options, IPv6 with extension headers, UDP, TCP, ICMP, ICMPv6, VXLAN and IPIP, down to a
+//! probe's header.
 //!
-//! Two parsers share the pieces of this file. [`triage()`] decides with as few reads as possible whether a packet needs a closer look;
-//! it runs for every packet of every tapped interface. [`describe()`] takes a packet apart for a record; it runs for what triage let
-//! through. Both say where and why they stopped. Both take frames, and bare packets as devices without a link-layer header carry them
-//! (`tunl0`). IPv6 is not parsed yet: [`Why::Unsupported`].
+//! Two parsers share the pieces of this directory. The first look decides with as few reads as possible whether a packet needs a closer
+//! one; it runs for every packet of every tapped interface. [`triage()`] is that look at IPv4, and hands over to [`triage_six()`] where
+//! IPv6 is in a packet, so that nobody's IPv4 pays for it. [`describe()`] takes a packet of either family apart for a record; it runs for
+//! what the first look let through. All say where and why they stopped. All take frames, and bare packets as devices without a link-layer
+//! header carry them (`tunl0`).
+//!
+//! Of IPv6 the extension headers that a transport can follow are skipped, four at most: hop-by-hop, routing, destination options, and the
+//! header of a first fragment. A packet of one family in a tunnel of the other is described as what it is; IPIP is IPv4 in IPv4 only.
 
 mod describe;
+mod header;
+mod neighbour;
 mod triage;
+mod triage_six;
 
 pub use describe::{Found, describe};
-pub use triage::{Encapsulated, Triage, triage};
+pub use header::EXTENSIONS;
+pub use neighbour::neighbour;
+pub use triage::{Crossing, Encapsulated, Triage, triage};
+pub use triage_six::{first_look, triage_six};
 
-use core::hint::black_box;
-
-use crate::bytes::{Bytes, View};
+pub(crate) use header::udp_six;
 
 /// Bytes of an Ethernet header; VLAN tags are taken out before a tap sees a frame, or make it [`Why::Unsupported`].
 pub const ETHERNET_BYTES: usize = 14;
@@ -23,20 +32,12 @@ pub const UDP_BYTES: usize = 8;
 pub const VXLAN_BYTES: usize = 8;
 /// First word of a VXLAN header without extensions: the flag "VNI is valid" alone.
 pub const VXLAN_FLAGS: u32 = 0x0800_0000;
-/// The most a packet can hold in front of a probe's header, and the header: VXLAN, options everywhere, an ICMP error with its quote.
+/// The most that is looked at for a probe's header, and the header: enough for VXLAN with IPv4 options everywhere or IPv6 throughout, and for
+/// an ICMP error with its quote; what extension headers push beyond it is [`Why::Truncated`].
 pub const WINDOW_BYTES: usize = 320;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-/// IP in IP (RFC 2003).
-pub(crate) const PROTOCOL_IPIP: u8 = 4;
-pub(crate) const PROTOCOL_ICMP: u8 = 1;
-pub(crate) const PROTOCOL_TCP: u8 = 6;
-pub(crate) const PROTOCOL_UDP: u8 = 17;
-pub(crate) const ICMP_ECHO_REPLY: u8 = 0;
-pub(crate) const ICMP_UNREACHABLE: u8 = 3;
-pub(crate) const ICMP_ECHO: u8 = 8;
-pub(crate) const ICMP_TIME_EXCEEDED: u8 = 11;
-pub(crate) const ICMP_PARAMETER: u8 = 12;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// With which header the bytes start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,73 +115,4 @@ impl Stop {
     pub const fn is_loss(self) -> bool {
         matches!(self.why, Why::Malformed | Why::Fragment)
     }
-}
-
-/// What is used of an IPv4 header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ipv4 {
-    pub(crate) source: [u8; 4],
-    pub(crate) destination: [u8; 4],
-    pub(crate) protocol: u8,
-    pub(crate) ttl: u8,
-    pub(crate) length: u16,
-    pub(crate) id: u16,
-    pub(crate) dont_fragment: bool,
-    pub(crate) more_fragments: bool,
-    /// Where the transport starts, from the start of the packet.
-    pub(crate) payload_at: usize,
-    /// Bytes from there to the end of the datagram.
-    pub(crate) payload_length: u16,
-}
-
-/// Whether an Ethernet header announces IPv4.
-#[inline(always)]
-pub(crate) fn is_ipv4(ethernet: impl View) -> bool {
-    ethernet.be16(12) == ETHERTYPE_IPV4
-}
-
-/// Reads the IPv4 header at `at`, options skipped.
-#[inline(always)]
-pub(crate) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize, layer: Layer) -> Result<Ipv4, Stop> {
-    let Some(header) = bytes.view::<20>(at) else {
-        return Err(Stop::new(layer, Why::Truncated));
-    };
-    if header.byte(0) >> 4 != 4 {
-        return Err(Stop::new(layer, Why::Unsupported));
-    }
-    // At most 60 by its four bits, which also keeps every later offset small and known to the kernel's verifier. The compiler may not
-    // take its mask from the comparison above: it then knows a smaller bound than an older verifier (6.1) sees, and leaves out checks.
-    let header_bytes = usize::from(black_box(header.byte(0)) & 0x0f) * 4;
-    let length = header.be16(2);
-    if header_bytes < 20 || usize::from(length) < header_bytes {
-        return Err(Stop::new(layer, Why::Malformed));
-    }
-    let fragment = header.be16(6);
-    if fragment & 0x1fff != 0 {
-        return Err(Stop::new(layer, Why::Fragment));
-    }
-    Ok(Ipv4 {
-        source: header.copy(12),
-        destination: header.copy(16),
-        protocol: header.byte(9),
-        ttl: header.byte(8),
-        length,
-        id: header.be16(4),
-        dont_fragment: fragment & 0x4000 != 0,
-        more_fragments: fragment & 0x2000 != 0,
-        payload_at: at + header_bytes,
-        payload_length: length - header_bytes as u16,
-    })
-}
-
-/// An IPv4 address as sixteen bytes (RFC 4291, 2.5.5.2).
-#[inline(always)]
-pub const fn mapped(a: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]]
-}
-
-/// Whether an ICMP type quotes the packet it complains about.
-#[inline(always)]
-pub(crate) const fn quotes(icmp_type: u8) -> bool {
-    matches!(icmp_type, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER)
 }

@@ -1,56 +1,83 @@
 //! The first look at a packet: nearly always it ends after a few reads with "not ours".
 
-use super::{
-    ETHERNET_BYTES, ICMP_ECHO, ICMP_ECHO_REPLY, Ipv4, Layer, PROTOCOL_ICMP, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, Start, Stop,
-    UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why, ipv4, is_ipv4, quotes,
-};
+use super::header::{Family, Ipv4, PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, ipv4};
+use super::{ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer, Start, Stop, UDP_BYTES, VXLAN_BYTES, VXLAN_FLAGS, Why};
 use crate::bytes::{Bytes, View};
 use crate::config::Config;
 use crate::conformance::{Carrier, decisive};
 use crate::record::{Direction, Tap};
 use crate::wire::MAGIC;
 
-/// An encapsulated packet on the underlay, addresses in host order.
+/// Whether the two headers of an encapsulated packet are of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encapsulated {
+pub enum Crossing {
+    /// They are.
+    None,
+    /// IPv4 inside IPv6.
+    FourInSix,
+    /// IPv6 inside IPv4.
+    SixInFour,
+}
+
+/// An encapsulated packet on the underlay, addresses of type `A`: an IPv4 address in host order, or an
+/// [`Address6`](crate::address::Address6), IPv4 mapped into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encapsulated<A = u32> {
     /// Outer source.
-    pub outer_source: u32,
+    pub outer_source: A,
     /// Outer destination.
-    pub outer_destination: u32,
+    pub outer_destination: A,
     /// What it is encapsulated in.
     pub carrier: Carrier,
+    /// Of which families the two are.
+    pub crossing: Crossing,
     /// Outer UDP destination port, of VXLAN; else zero.
     pub port: u16,
     /// Network identifier, of VXLAN; else zero.
     pub vni: u32,
     /// Inner source.
-    pub source: u32,
+    pub source: A,
     /// Inner destination.
-    pub destination: u32,
+    pub destination: A,
     /// Whether the inner packet may be a probe.
     pub candidate: bool,
 }
 
-/// What the first look gave.
+/// What the first look gave; addresses of type `A` as in [`Encapsulated`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Triage {
+pub enum Triage<A = u32> {
     /// Nothing to do with us.
     NotOurs,
     /// May be a probe: to be described.
     Candidate,
     /// In the tunnel, on the underlay.
-    Encapsulated(Encapsulated),
-    /// Not in the tunnel, on the underlay, to (or when coming in, from) an address that may be a pod's; in host order.
+    Encapsulated(Encapsulated<A>),
+    /// Not in the tunnel, on the underlay, to (or when coming in, from) an address that may be a pod's.
     Bare {
         /// Source.
-        source: u32,
+        source: A,
         /// Destination.
-        destination: u32,
+        destination: A,
         /// Whether it may be a probe.
         candidate: bool,
     },
     /// Cannot be told from the bytes at hand: look again at a longer copy, or give up if there is none.
     Short(Layer),
+    /// IPv6 is in it: [`triage_six`](super::triage_six()) tells.
+    Six,
+}
+
+impl<A> Triage<A> {
+    /// Whether the packet may be a probe, and is to be described.
+    #[inline(always)]
+    pub const fn candidate(&self) -> bool {
+        match self {
+            Self::NotOurs | Self::Short(_) | Self::Six => false,
+            Self::Candidate => true,
+            Self::Encapsulated(packet) => packet.candidate,
+            Self::Bare { candidate, .. } => *candidate,
+        }
+    }
 }
 
 /// Looks at a frame, or at a packet without a frame around it.
@@ -61,20 +88,23 @@ pub fn triage<B: Bytes + ?Sized>(bytes: &B, start: Start, tap: Tap, direction: D
             let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(0) else {
                 return Triage::Short(Layer::Ethernet);
             };
-            if !is_ipv4(ethernet) {
-                return Triage::NotOurs;
+            match ethernet.be16(12) {
+                ETHERTYPE_IPV4 => ETHERNET_BYTES,
+                ETHERTYPE_IPV6 => return Triage::Six,
+                _ => return Triage::NotOurs,
             }
-            ETHERNET_BYTES
         }
         Start::Ip => 0,
     };
     let ip = match ipv4(bytes, ip_at, Layer::Ip) {
         Ok(ip) => ip,
         Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::Ip),
+        // The other family, where no frame says so.
+        Err(Stop { why: Why::Unsupported, .. }) if matches!(start, Start::Ip) => return Triage::Six,
         Err(_) => return Triage::NotOurs,
     };
     match tap {
-        Tap::Workload | Tap::Tunnel => match candidate(bytes, &ip, config) {
+        Tap::Workload | Tap::Tunnel => match candidate_four(bytes, &ip, config) {
             Some(true) => Triage::Candidate,
             Some(false) => Triage::NotOurs,
             None => Triage::Short(Layer::Transport),
@@ -103,7 +133,7 @@ fn underlay<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, direction: Direction, confi
             return vxlan(bytes, ip, port, udp.be32(12) >> 8, config);
         }
     }
-    let candidate = match candidate(bytes, ip, config) {
+    let candidate = match candidate_four(bytes, ip, config) {
         Some(candidate) => candidate,
         None => return Triage::Short(Layer::Transport),
     };
@@ -127,21 +157,24 @@ fn vxlan<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, port: u16, vni: u32, config
     let Some(ethernet) = bytes.view::<ETHERNET_BYTES>(at) else {
         return Triage::Short(Layer::InnerEthernet);
     };
-    if !is_ipv4(ethernet) {
-        return Triage::NotOurs;
+    match ethernet.be16(12) {
+        ETHERTYPE_IPV4 => {}
+        ETHERTYPE_IPV6 => return Triage::Six,
+        _ => return Triage::NotOurs,
     }
     let inner = match ipv4(bytes, at + ETHERNET_BYTES, Layer::InnerIp) {
         Ok(inner) => inner,
         Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::InnerIp),
         Err(_) => return Triage::NotOurs,
     };
-    let Some(candidate) = candidate(bytes, &inner, config) else {
+    let Some(candidate) = candidate_four(bytes, &inner, config) else {
         return Triage::Short(Layer::Transport);
     };
     Triage::Encapsulated(Encapsulated {
         outer_source: u32::from_be_bytes(outer.source),
         outer_destination: u32::from_be_bytes(outer.destination),
         carrier: Carrier::Vxlan,
+        crossing: Crossing::None,
         port,
         vni,
         source: u32::from_be_bytes(inner.source),
@@ -158,13 +191,14 @@ fn ipip<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, config: &Config) -> Triage {
         Err(Stop { why: Why::Truncated, .. }) => return Triage::Short(Layer::InnerIp),
         Err(_) => return Triage::NotOurs,
     };
-    let Some(candidate) = candidate(bytes, &inner, config) else {
+    let Some(candidate) = candidate_four(bytes, &inner, config) else {
         return Triage::Short(Layer::Transport);
     };
     Triage::Encapsulated(Encapsulated {
         outer_source: u32::from_be_bytes(outer.source),
         outer_destination: u32::from_be_bytes(outer.destination),
         carrier: Carrier::Ipip,
+        crossing: Crossing::None,
         port: 0,
         vni: 0,
         source: u32::from_be_bytes(inner.source),
@@ -173,32 +207,44 @@ fn ipip<B: Bytes + ?Sized>(bytes: &B, outer: &Ipv4, config: &Config) -> Triage {
     })
 }
 
-/// Whether an innermost packet may be a probe; `None` when its transport is out of reach.
 #[inline(always)]
-fn candidate<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config) -> Option<bool> {
-    match ip.protocol {
+fn candidate_four<B: Bytes + ?Sized>(bytes: &B, ip: &Ipv4, config: &Config) -> Option<bool> {
+    candidate(bytes, Family::Four, ip.protocol, ip.payload_at, ip.payload_length, config)
+}
+
+/// Whether an innermost packet may be a probe; `None` when its transport, `length` bytes at `at`, is out of reach.
+#[inline(always)]
+pub(super) fn candidate<B: Bytes + ?Sized>(
+    bytes: &B,
+    family: Family,
+    protocol: u8,
+    at: usize,
+    length: u16,
+    config: &Config,
+) -> Option<bool> {
+    match protocol {
         PROTOCOL_TCP => {
-            let ports = bytes.view::<4>(ip.payload_at)?;
+            let ports = bytes.view::<4>(at)?;
             Some(config.is_tcp_probe_port(ports.be16(0)) || config.is_tcp_probe_port(ports.be16(2)))
         }
         PROTOCOL_UDP => {
-            let ports = bytes.view::<4>(ip.payload_at)?;
+            let ports = bytes.view::<4>(at)?;
             Some(ports.be16(0) == config.probe_port || ports.be16(2) == config.probe_port)
         }
-        PROTOCOL_ICMP => {
+        icmp if icmp == family.icmp() => {
             // Four bytes, not one: the kernel's verifier takes no range from a comparison for a single byte.
-            let icmp_type = bytes.view::<4>(ip.payload_at)?.byte(0);
-            if quotes(icmp_type) {
+            let icmp_type = bytes.view::<4>(at)?.byte(0);
+            if family.quotes(icmp_type) {
                 return Some(true);
             }
-            if icmp_type != ICMP_ECHO && icmp_type != ICMP_ECHO_REPLY {
+            if icmp_type != family.echo() && icmp_type != family.echo_reply() {
                 return Some(false);
             }
             // An echo without data is no probe: only where more was promised is a longer look worth it.
-            if ip.payload_length < 12 {
+            if length < 12 {
                 return Some(false);
             }
-            Some(bytes.view::<4>(ip.payload_at + 8)?.be32(0) == MAGIC)
+            Some(bytes.view::<4>(at + 8)?.be32(0) == MAGIC)
         }
         _ => Some(false),
     }

@@ -1,4 +1,4 @@
-//! Drops: what the kernel frees as dropped, recorded when it is a probe (or ARP) of a namespace that user space asked about.
+//! Drops: what the kernel frees as dropped, recorded when it is a probe (or looks for a neighbour) of a namespace that user space asked about.
 //!
 //! The tracepoint is global to the machine. Kernel structures are read through the frozen layout (`maps::layout`), resolved from the
 //! running kernel's BTF by user space: no offset is compiled in.
@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, b
 use aya_ebpf::macros::{btf_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use verifier_ebpf::config::Layout;
-use verifier_ebpf::parse::{Start, WINDOW_BYTES, describe};
+use verifier_ebpf::parse::{Start, WINDOW_BYTES, describe, neighbour};
 use verifier_ebpf::plain::Field as _;
 use verifier_ebpf::record::{Class, DropRecord, PacketRecord};
 
@@ -18,8 +18,9 @@ use super::maps::{DROP_SCRATCH, LOST, NAMESPACES, RATE_ARP, RING, UNATTRIBUTED, 
 use super::packet::{Scratch, Window, bounded};
 
 const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_P_ARP: u16 = 0x0806;
-/// ARP drops recorded per second and CPU.
+/// Drops of ARP and of neighbour discovery recorded per second and CPU.
 const ARP_PER_SECOND: u32 = 32;
 
 /// `tp_btf/kfree_skb(skb, location, reason)`.
@@ -74,7 +75,7 @@ fn dropped(skb: usize, location: u64, reason: u32) {
         return;
     };
     let protocol = u16::from_be(protocol);
-    if protocol != ETH_P_IP && protocol != ETH_P_ARP {
+    if protocol != ETH_P_IP && protocol != ETH_P_ARP && protocol != ETH_P_IPV6 {
         return;
     }
     let Some((netns, ifindex, by_socket)) = namespace(skb) else {
@@ -90,7 +91,11 @@ fn dropped(skb: usize, location: u64, reason: u32) {
     let Some(window) = copy(skb, scratch) else { return };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if protocol == ETH_P_ARP && !allowed(RATE_ARP, now_ns, ARP_PER_SECOND) {
+    let discovery = protocol == ETH_P_IPV6 && neighbour(&window, None);
+    if discovery && !asked_for {
+        return;
+    }
+    if (discovery || protocol == ETH_P_ARP) && !allowed(RATE_ARP, now_ns, ARP_PER_SECOND) {
         return;
     }
     let Some(mut entry) = RING.reserve::<DropRecord>(0) else {
@@ -102,6 +107,8 @@ fn dropped(skb: usize, location: u64, reason: u32) {
     let packet = unsafe { &mut (*drop).packet };
     let ours = if protocol == ETH_P_ARP {
         arp(&window, packet)
+    } else if discovery {
+        neighbour(&window, Some(packet))
     } else {
         describe(&window, Start::Ip, config, packet).is_ok()
     };
@@ -184,8 +191,8 @@ fn arp(window: &Window, packet: &mut PacketRecord) -> bool {
     }
     packet.class = Class::Arp as u8;
     packet.source_mac = arp.copy(8);
-    packet.source = verifier_ebpf::parse::mapped(arp.copy(14));
+    packet.source = verifier_ebpf::address::mapped(arp.copy(14));
     packet.destination_mac = arp.copy(18);
-    packet.destination = verifier_ebpf::parse::mapped(arp.copy(24));
+    packet.destination = verifier_ebpf::address::mapped(arp.copy(24));
     true
 }

@@ -3,8 +3,9 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use verifier_ebpf::address::{Address6, mask};
 use verifier_ebpf::config::{Clock, Config, KeySlot, Layout, Rate};
-use verifier_ebpf::conformance::{self, Owner, OwnerKey};
+use verifier_ebpf::conformance::{self, Owner, Owner6, Owner6Key, OwnerKey};
 use verifier_ebpf::parse::STOPS as STOP_SLOTS;
 use verifier_ebpf::reflect::REFUSALS as REFUSAL_KINDS;
 use verifier_ebpf::{config, record, replay};
@@ -23,9 +24,12 @@ pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
 /// The two keys that are valid at once.
 #[map]
 pub static KEYS: Array<KeySlot> = Array::with_max_entries(2, 0);
-/// Intent: who has which addresses. Not preallocated, so that a lookup never sees an entry being reused.
+/// Intent: who has which addresses of IPv4. Not preallocated, so that a lookup never sees an entry being reused.
 #[map]
 pub static OWNERS: HashMap<OwnerKey, Owner> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+/// The same of IPv6.
+#[map]
+pub static OWNERS6: HashMap<Owner6Key, Owner6> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 /// Packets by peer, direction and kind.
 #[map]
 pub static CONFORMANCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(conformance::slots(PEERS), 0);
@@ -67,7 +71,7 @@ pub static DROP_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1,
 pub const RATE_REFLECT: u32 = 0;
 /// Place in [`RATES`] of conformance samples.
 pub const RATE_SAMPLE: u32 = 1;
-/// Place in [`RATES`] of dropped ARP packets.
+/// Place in [`RATES`] of dropped ARP packets, and of neighbour discovery.
 pub const RATE_ARP: u32 = 2;
 
 /// Offsets into the kernel's structures, frozen when the object is loaded.
@@ -142,7 +146,7 @@ pub fn allowed(rate: u32, now_ns: u64, per_second: u32) -> bool {
     }
 }
 
-/// The owner of an address by intent: a block, or an exception within one.
+/// The owner of an IPv4 address by intent: a block, or an exception within one.
 #[inline(always)]
 pub fn owner(config: &Config, address: u32) -> Option<&'static Owner> {
     let mut i = 0;
@@ -152,7 +156,7 @@ pub fn owner(config: &Config, address: u32) -> Option<&'static Owner> {
             break;
         }
         let key = OwnerKey {
-            address: address & conformance::mask(prefix),
+            address: address & mask(prefix),
             prefix: u32::from(prefix),
         };
         // SAFETY: the map is not preallocated, so an entry stays what it is while a program holds it.
@@ -171,4 +175,42 @@ pub fn owner(config: &Config, address: u32) -> Option<&'static Owner> {
 fn exact(address: u32) -> Option<&'static Owner> {
     // SAFETY: as in `owner`.
     unsafe { OWNERS.get(OwnerKey { address, prefix: 32 }) }
+}
+
+/// The owner of an IPv6 address by intent.
+#[inline(always)]
+pub fn owner6(config: &Config, address: Address6) -> Option<&'static Owner6> {
+    let mut i = 0;
+    while i < config::PREFIXES {
+        let prefix = config.block6_prefix[i];
+        if prefix == 0 {
+            break;
+        }
+        let mask = config.block6_mask[i];
+        let key = Owner6Key {
+            address: [address[0] & mask[0], address[1] & mask[1]],
+            prefix: u32::from(prefix),
+            reserved: 0,
+        };
+        // SAFETY: as in `owner`.
+        if let Some(owner) = unsafe { OWNERS6.get(key) } {
+            if owner.flags & Owner::EXCEPTIONS == 0 {
+                return Some(owner);
+            }
+            return Some(exact6(address).unwrap_or(owner));
+        }
+        i += 1;
+    }
+    exact6(address)
+}
+
+#[inline(always)]
+fn exact6(address: Address6) -> Option<&'static Owner6> {
+    let key = Owner6Key {
+        address,
+        prefix: 128,
+        reserved: 0,
+    };
+    // SAFETY: as in `owner`.
+    unsafe { OWNERS6.get(key) }
 }

@@ -19,6 +19,8 @@ pub struct Scratch {
     pub window: [u8; WINDOW_BYTES],
     /// Its transport.
     pub segment: [u8; SEGMENT_BYTES],
+    /// Where a number is put down and taken up again: see [`Bytes::forgotten`].
+    pub number: u64,
 }
 
 /// The linear part of a socket buffer, read in place.
@@ -79,6 +81,12 @@ impl<const N: usize> View for InPlace<'_, N> {
     }
 
     #[inline(always)]
+    fn be64(self, at: usize) -> u64 {
+        // SAFETY: as in `be16`.
+        u64::from_be(unsafe { *((self.at + at) as *const u64) })
+    }
+
+    #[inline(always)]
     fn copy<const M: usize>(self, at: usize) -> [u8; M] {
         // SAFETY: as in `byte`; an array of bytes has no alignment.
         unsafe { *((self.at + at) as *const [u8; M]) }
@@ -89,6 +97,7 @@ impl<const N: usize> View for InPlace<'_, N> {
 pub struct Window {
     start: *const u8,
     length: usize,
+    number: *mut u64,
 }
 
 impl Window {
@@ -100,7 +109,9 @@ impl Window {
         let start = unsafe { (&raw mut (*scratch).window).cast::<u8>() };
         // SAFETY: the helper writes `length` bytes at `start`, or fails.
         let failed = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), 0, start.cast(), length as u32) };
-        (failed == 0).then_some(Self { start, length })
+        // SAFETY: only an address within the map's value.
+        let number = unsafe { &raw mut (*scratch).number };
+        (failed == 0).then_some(Self { start, length, number })
     }
 
     /// Bytes that stand in a window already.
@@ -110,8 +121,8 @@ impl Window {
     #[inline(always)]
     pub unsafe fn filled(scratch: *mut Scratch, length: usize) -> Self {
         // SAFETY: only an address within the map's value.
-        let start = unsafe { (&raw const (*scratch).window).cast() };
-        Self { start, length }
+        let (start, number) = unsafe { ((&raw const (*scratch).window).cast(), &raw mut (*scratch).number) };
+        Self { start, length, number }
     }
 }
 
@@ -128,6 +139,15 @@ impl Bytes for Window {
             at: self.start as usize + offset,
             lifetime: PhantomData,
         })
+    }
+
+    #[inline(always)]
+    fn forgotten(&self, value: u64) -> u64 {
+        // SAFETY: a place in this CPU's map value. The kernel's verifier does not track what a map holds.
+        unsafe {
+            self.number.write_volatile(value);
+            self.number.read_volatile()
+        }
     }
 }
 

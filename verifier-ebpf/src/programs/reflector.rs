@@ -11,20 +11,22 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use verifier_ebpf::checksum::{ChecksumState, Transport, adjusted, fold, pseudo_sum, with_sum, without_sum};
+use verifier_ebpf::checksum::{ChecksumState, adjusted, fold, with_sum, without_sum};
 use verifier_ebpf::config::Config;
 use verifier_ebpf::parse::Found;
 use verifier_ebpf::reflect::{
-    FRAME_BYTES, Frame, Outcome, Refusal, UDP_CHECKSUM_AT, UDP_START, answer, authenticate, is_addressed_to_probe_port, request, slot,
+    Addressed, Frame, Frame4, Frame6, Head, Outcome, Refusal, answer, authenticate, is_addressed_to_probe_port,
+    is_addressed_to_probe_port_six, request, slot,
 };
 use verifier_ebpf::replay::{self, Seen};
 use verifier_ebpf::wire::stored_tag;
 
-use super::maps::{ANSWERED, CLOCK, KEYS, RATE_REFLECT, REFLECTED, REFUSALS, SCRATCH, allowed, config, count, measuring, owner};
+use super::maps::{ANSWERED, CLOCK, KEYS, RATE_REFLECT, REFLECTED, REFUSALS, SCRATCH, allowed, config, count, measuring, owner, owner6};
 use super::packet::{Linear, checksum};
 
 /// Answers UDP requests at a workload's door.
 #[classifier]
+#[inline(always)]
 pub fn dpv_reflector(ctx: TcContext) -> i32 {
     match reflect(&ctx) {
         Outcome::NotOurs => TC_ACT_UNSPEC,
@@ -46,51 +48,92 @@ pub fn dpv_reflector(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn reflect(ctx: &TcContext) -> Outcome {
     let Some(config) = config() else { return Outcome::NotOurs };
-    let addressed = match is_addressed_to_probe_port(&Linear::of(ctx), config) {
-        Some(false) => return Outcome::NotOurs,
-        Some(true) => true,
-        // Not linear: the copy below decides.
-        None => false,
-    };
-    let mut frame = Frame::ZERO;
-    // SAFETY: the helper writes `FRAME_BYTES` from the frame's start on, which is the rest of the structure, or fails.
-    let failed = unsafe {
-        let start = (&raw mut frame).cast::<u8>().add(Frame::OFFSET);
-        bpf_skb_load_bytes(ctx.as_ptr(), 0, start.cast(), FRAME_BYTES as u32)
-    };
-    if failed != 0 {
-        return short(ctx, config);
+    match is_addressed_to_probe_port(&Linear::of(ctx), config) {
+        Addressed::No => Outcome::NotOurs,
+        Addressed::Six => reflect_six(ctx, config),
+        addressed @ (Addressed::Yes | Addressed::Unknown) => reflect_four(ctx, config, addressed),
     }
-    if !addressed && !frame.is_addressed_to_probe_port(config) {
+}
+
+// Functions of their own also in the object, so that each has a stack frame of its own.
+
+/// A frame of IPv4; whether it is addressed to us, a copy decides where it is not linear.
+#[inline(never)]
+fn reflect_four(ctx: &TcContext, config: &Config, addressed: Addressed) -> Outcome {
+    let mut frame = Frame4::ZERO;
+    if !load(ctx, &mut frame) {
+        return too_short(addressed);
+    }
+    if addressed == Addressed::Unknown && !frame.is_addressed_to_probe_port(config) {
         return Outcome::NotOurs;
     }
     match decide(ctx, config, &mut frame) {
-        Ok(()) => {
-            count(&REFLECTED, peer_of(config, frame.destination()));
-            Outcome::Reflected
-        }
-        Err(None) => Outcome::NotOurs,
-        Err(Some(refusal)) => {
-            count(&REFUSALS, slot(peer_of(config, frame.source()), refusal));
-            Outcome::Refused(refusal)
-        }
+        Ok(()) => reflected(owner(config, frame.destination()).map_or(0, |owner| owner.peer)),
+        Err(why) => refused(owner(config, frame.source()).map_or(0, |owner| owner.peer), why),
+    }
+}
+
+/// The same for IPv6.
+#[inline(never)]
+fn reflect_six(ctx: &TcContext, config: &Config) -> Outcome {
+    let addressed = is_addressed_to_probe_port_six(&Linear::of(ctx), config);
+    if addressed == Addressed::No {
+        return Outcome::NotOurs;
+    }
+    let mut frame = Frame6::ZERO;
+    if !load(ctx, &mut frame) {
+        return too_short(addressed);
+    }
+    if addressed == Addressed::Unknown && !frame.is_addressed_to_probe_port(config) {
+        return Outcome::NotOurs;
+    }
+    match decide(ctx, config, &mut frame) {
+        Ok(()) => reflected(owner6(config, frame.destination()).map_or(0, |owner| owner.peer)),
+        Err(why) => refused(owner6(config, frame.source()).map_or(0, |owner| owner.peer), why),
+    }
+}
+
+/// Reads a frame's first bytes; false if there are not so many.
+#[inline(always)]
+fn load<const P: usize, const H: usize>(ctx: &TcContext, frame: &mut Frame<P, H>) -> bool {
+    // SAFETY: the helper writes as many bytes as a frame has, from the frame's start on, which is the rest of the structure, or fails.
+    unsafe {
+        let start = (&raw mut *frame).cast::<u8>().add(Frame::<P, H>::OFFSET);
+        bpf_skb_load_bytes(ctx.as_ptr(), 0, start.cast(), Frame::<P, H>::BYTES as u32) == 0
     }
 }
 
 /// A frame too short for a probe: refused if it is addressed like one.
 #[inline(always)]
-fn short(ctx: &TcContext, config: &Config) -> Outcome {
-    match is_addressed_to_probe_port(&Linear::of(ctx), config) {
-        Some(true) => {
-            count(&REFUSALS, slot(0, Refusal::Truncated));
-            Outcome::Refused(Refusal::Truncated)
-        }
-        Some(false) | None => Outcome::NotOurs,
+fn too_short(addressed: Addressed) -> Outcome {
+    match addressed {
+        Addressed::Yes => refused(0, Some(Refusal::Truncated)),
+        Addressed::No | Addressed::Six | Addressed::Unknown => Outcome::NotOurs,
     }
 }
 
 #[inline(always)]
-fn decide(ctx: &TcContext, config: &Config, frame: &mut Frame) -> Result<(), Option<Refusal>> {
+fn reflected(peer: u32) -> Outcome {
+    count(&REFLECTED, peer);
+    Outcome::Reflected
+}
+
+#[inline(always)]
+fn refused(peer: u32, why: Option<Refusal>) -> Outcome {
+    match why {
+        None => Outcome::NotOurs,
+        Some(refusal) => {
+            count(&REFUSALS, slot(peer, refusal));
+            Outcome::Refused(refusal)
+        }
+    }
+}
+
+#[inline(always)]
+fn decide<const P: usize, const H: usize>(ctx: &TcContext, config: &Config, frame: &mut Frame<P, H>) -> Result<(), Option<Refusal>>
+where
+    Frame<P, H>: Head,
+{
     let request = request(frame)?;
     let (Some(first), Some(second)) = (KEYS.get(0), KEYS.get(1)) else {
         return Err(Some(Refusal::UnknownKey));
@@ -101,7 +144,7 @@ fn decide(ctx: &TcContext, config: &Config, frame: &mut Frame) -> Result<(), Opt
         Some(clock) if clock.realtime_minus_monotonic_ns != 0 => Some(now_ns.wrapping_add(clock.realtime_minus_monotonic_ns)),
         _ => None,
     };
-    let key = authenticate(&request, frame, [first, second], realtime_ns, config)?;
+    let key = authenticate(&request, &frame.probe, [first, second], realtime_ns, config)?;
     let state = udp_checksum(ctx, frame, request.udp_length);
     if state == ChecksumState::Bad {
         return Err(Some(Refusal::BadChecksum));
@@ -126,13 +169,13 @@ fn decide(ctx: &TcContext, config: &Config, frame: &mut Frame) -> Result<(), Opt
     // SAFETY: helpers on a valid context with memory of the given size. The first one makes the packet writable or fails with nothing
     // changed; after it the others cannot fail.
     unsafe {
-        let start = (&raw const *frame).cast::<u8>().add(Frame::OFFSET);
-        if bpf_skb_store_bytes(ctx.skb.skb, 0, start.cast(), FRAME_BYTES as u32, 0) != 0 {
+        let start = (&raw const *frame).cast::<u8>().add(Frame::<P, H>::OFFSET);
+        if bpf_skb_store_bytes(ctx.skb.skb, 0, start.cast(), Frame::<P, H>::BYTES as u32, 0) != 0 {
             return Err(Some(Refusal::NotWritable));
         }
         // With a size of zero the helper adds a difference. It leaves a checksum alone that the device is to fill in, and a missing one.
         let difference = u64::from(fold(difference).swap_bytes());
-        if !verified && bpf_l4_csum_replace(ctx.skb.skb, UDP_CHECKSUM_AT as u32, 0, difference, MANGLED_ZERO) != 0 {
+        if !verified && bpf_l4_csum_replace(ctx.skb.skb, Frame::<P, H>::UDP_CHECKSUM_AT as u32, 0, difference, MANGLED_ZERO) != 0 {
             return Err(Some(Refusal::NotWritable));
         }
     }
@@ -172,29 +215,28 @@ fn take_once(tag: u64, now_ns: u64, config: &Config) -> Result<(), Refusal> {
 
 /// The state of a request's checksum. The smallest request, which is the usual one, is summed where it lies.
 #[inline(always)]
-fn udp_checksum(ctx: &TcContext, frame: &Frame, udp_length: u16) -> ChecksumState {
-    let pseudo = pseudo_sum(frame.source().to_be_bytes(), frame.destination().to_be_bytes(), 17, udp_length);
-    if usize::from(udp_length) == FRAME_BYTES - UDP_START {
-        return match without_sum(Transport::Udp, pseudo, frame.checksum()) {
+fn udp_checksum<const P: usize, const H: usize>(ctx: &TcContext, frame: &Frame<P, H>, udp_length: u16) -> ChecksumState
+where
+    Frame<P, H>: Head,
+{
+    let transport = <Frame<P, H> as Head>::TRANSPORT;
+    let pseudo = frame.pseudo_sum(udp_length);
+    if usize::from(udp_length) == Frame::<P, H>::BYTES - Frame::<P, H>::UDP_START {
+        return match without_sum(transport, pseudo, frame.checksum()) {
             Some(state) => state,
-            None => with_sum(Transport::Udp, pseudo, frame.udp_sum()),
+            None => with_sum(transport, pseudo, frame.udp_sum()),
         };
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
         return ChecksumState::Unchecked;
     };
     let found = Found {
-        transport_at: UDP_START,
+        transport_at: Frame::<P, H>::UDP_START,
         transport_length: udp_length,
         pseudo,
         field: frame.checksum(),
-        transport: Transport::Udp,
+        transport,
         fragmented: false,
     };
     checksum(ctx, scratch, &found)
-}
-
-#[inline(always)]
-fn peer_of(config: &Config, address: u32) -> u32 {
-    owner(config, address).map_or(0, |owner| owner.peer)
 }

@@ -22,7 +22,7 @@ use crate::{
 use anyhow::Context as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior};
@@ -290,15 +290,10 @@ impl<'a> Watching<'a> {
         } else {
             Direction::Egress
         };
-        let ip = |address: u32| IpAddr::V4(Ipv4Addr::from(address));
-        let packet = (
-            ip(sample.outer_source),
-            ip(sample.outer_destination),
-            ip(sample.source),
-            ip(sample.destination),
-        );
         let peer = self.observer.peer(sample.peer).cloned();
-        self.shared.eyes.sample(sample.time_ns, named_kind(kind), direction, peer, packet);
+        self.shared
+            .eyes
+            .sample(sample.time_ns, named_kind(kind), direction, peer, convert::sampled(sample));
     }
 }
 

@@ -7,8 +7,9 @@ use crate::probe::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use verifier_core::probe::ProbeConfig;
 use verifier_ebpf::{
+    address::{Address6, mask6},
     config::Config,
-    parse::{Start, Triage, describe, triage},
+    parse::{Start, Triage, describe, first_look, neighbour},
     plain::Field as _,
     record::{Class, Direction, PacketRecord, Record, Tap},
     siphash::SipKey,
@@ -30,6 +31,8 @@ const CONFIG: Config = Config {
     vni: 4096,
     pool_address: [0x0af4_0000, u32::MAX, u32::MAX, u32::MAX],
     pool_mask: [0xffff_0000, 0, 0, 0],
+    pool6_address: [[0xfd00_0010_0244_0000, 0], [u64::MAX; 2], [u64::MAX; 2], [u64::MAX; 2]],
+    pool6_mask: [mask6(48), [0; 2], [0; 2], [0; 2]],
     ..Config::NOTHING
 };
 
@@ -46,20 +49,23 @@ fn starting_with(bytes: &[u8], start: Start) {
         Ok(place) => {
             assert!(Class::from_byte(record.class) != Class::None, "found, and nothing");
             assert!(place.transport_at < bytes.len(), "past the end");
-            let seen = match triage(bytes, start, Tap::Underlay, Direction::Egress, &CONFIG) {
-                Triage::Candidate => true,
-                Triage::Bare { candidate, .. } => candidate,
-                Triage::Encapsulated(encapsulated) => encapsulated.candidate,
-                Triage::NotOurs | Triage::Short(_) => false,
-            };
-            assert!(seen, "the quick look turned a probe away");
+            let seen = first_look(bytes, start, Tap::Underlay, Direction::Egress, &CONFIG);
+            assert!(seen.candidate(), "the quick look turned a probe away");
         }
         Err(_) => assert!(Class::from_byte(record.class) == Class::None, "nothing found, and something said"),
     }
     for tap in [Tap::Workload, Tap::Tunnel, Tap::Underlay] {
         for direction in [Direction::Ingress, Direction::Egress] {
-            let _: Triage = triage(bytes, start, tap, direction, &CONFIG);
+            let _: Triage<Address6> = first_look(bytes, start, tap, direction, &CONFIG);
         }
+    }
+    if start == Start::Ip && neighbour(bytes, Some(&mut record)) {
+        assert!(Class::from_byte(record.class) == Class::Arp, "a neighbour's, and not said so");
+        let mut again = PacketRecord::ZERO;
+        assert!(
+            describe(bytes, start, &CONFIG, &mut again).is_err(),
+            "a probe and a neighbour's at once"
+        );
     }
 }
 

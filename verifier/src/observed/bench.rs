@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use ipnet::{IpNet, Ipv4Net};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use verifier_core::{intent::Encapsulation, names::NodeName};
 use verifier_ebpf::{
     siphash::SipKey,
@@ -35,6 +35,12 @@ const IPIP_POD: [u8; 4] = [10, 246, 200, 5];
 const OTHER_IPIP_POD: [u8; 4] = [10, 246, 100, 7];
 const BARE_POD: [u8; 4] = [10, 247, 200, 5];
 const OTHER_BARE_POD: [u8; 4] = [10, 247, 100, 7];
+
+/// Of the pool that has IPv6 beside IPv4, in VXLAN over IPv6.
+const POD6_POOL: [u8; 16] = [0xfd, 0, 0, 0x10, 2, 0x44, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const NODE6: [u8; 16] = [0xfd, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const POD6: u32 = 200 * 256 + 5;
+const OTHER_POD6: u32 = 100 * 256 + 7;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +174,10 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
     observer.set_clock(clock::unix_offset_ns())?;
     let mut table = Table {
         pools: vec![
-            prefix([10, 244, 0, 0], 15),
-            prefix([10, 246, 0, 0], 16),
-            prefix([10, 247, 0, 0], 16),
+            prefix([10, 244, 0, 0], 15).into(),
+            prefix([10, 246, 0, 0], 16).into(),
+            prefix([10, 247, 0, 0], 16).into(),
+            prefix6(pod6(0), 48),
         ],
         vni: Some(VNI),
         vxlan_port: Some(VXLAN_PORT),
@@ -180,15 +187,24 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
         let network = Ipv4Addr::from_bits(u32::from_be_bytes([10, 244, 0, 0]) + block * 64);
         let node = block / 4;
         table.owners.insert(
-            prefix(network.octets(), 26),
+            prefix(network.octets(), 26).into(),
             Owned {
                 peer: Some(NodeName::from(format!("node-{node}"))),
-                vtep: vtep_of(network),
+                vtep: vtep_of(network).into(),
                 encapsulation: match network.octets() {
                     [_, 246, ..] => Encapsulation::Ipip,
                     [_, 247, ..] => Encapsulation::None,
                     _ => Encapsulation::Vxlan,
                 },
+            },
+        );
+        let network = pod6(block * 64);
+        table.owners.insert(
+            prefix6(network, 122),
+            Owned {
+                peer: Some(NodeName::from(format!("node-{node}"))),
+                vtep: vtep6_of(network).into(),
+                encapsulation: Encapsulation::Vxlan,
             },
         );
     }
@@ -208,6 +224,22 @@ fn vtep_of(address: Ipv4Addr) -> Ipv4Addr {
     Ipv4Addr::from_bits(u32::from_be_bytes([172, 16, 0, 0]) + (address.to_bits() & 0x1_ffff) / 256)
 }
 
+/// A pod of the IPv6 pool, by its number.
+fn pod6(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(u128::from_be_bytes(POD6_POOL) + u128::from(number))
+}
+
+fn prefix6(address: Ipv6Addr, length: u8) -> IpNet {
+    // As `prefix`: lengths are constants below 129.
+    IpNet::new(address.into(), length)
+        .unwrap_or_else(|_| IpNet::from(std::net::IpAddr::from(address)))
+        .trunc()
+}
+
+fn vtep6_of(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(u128::from_be_bytes(NODE6) + (address.to_bits() & 0xff_ffff) / 256)
+}
+
 /// `TC_ACT_UNSPEC` and `TC_ACT_REDIRECT` of `include/uapi/linux/pkt_cls.h`.
 const CONTINUE: u32 = u32::MAX;
 const REDIRECT: u32 = 7;
@@ -225,6 +257,10 @@ fn paths() -> Vec<Path> {
         &udp(PROBE_PORT, PROBE_PORT, OTHER_IPIP_POD, IPIP_POD, &request()),
     ));
     let bare = ethernet(&ipv4(OTHER_BARE_POD, BARE_POD, 6, &tcp()));
+    let foreign6 = ethernet6(&ipv6([0xfd99; 8].into(), [0xfd98; 8].into(), 6, &tcp()));
+    let (from6, to6) = (pod6(OTHER_POD6), pod6(POD6));
+    let pods6 = ipv6(from6, to6, 6, &tcp());
+    let probe6 = ipv6(from6, to6, 17, &udp6(PROBE_PORT, PROBE_PORT, from6, to6, &request()));
     let path = |path, program, packet: &[u8], aim_ns, returns| Path {
         path,
         program,
@@ -240,10 +276,17 @@ fn paths() -> Vec<Path> {
         path("tunnel conformance", "dpv_ul_egress", &tunnelled(&pods), Some(40.0), CONTINUE),
         path("ipip conformance", "dpv_ul_egress", &in_ip, Some(40.0), CONTINUE),
         path("bare conformance", "dpv_ul_egress", &bare, Some(40.0), CONTINUE),
+        path("not ours, ipv6 workload", "dpv_wl_egress", &ethernet6(&pods6), None, CONTINUE),
+        path("not ours, ipv6 reflector", REFLECTOR, &ethernet6(&pods6), None, CONTINUE),
+        path("not ours, ipv6 underlay", "dpv_ul_egress", &foreign6, None, CONTINUE),
+        path("ipv6 tunnel conformance", "dpv_ul_egress", &tunnelled6(&pods6), None, CONTINUE),
         path("probe, workload", "dpv_wl_egress", &ethernet(&probe), None, CONTINUE),
         path("probe, underlay", "dpv_ul_egress", &tunnelled(&probe), None, CONTINUE),
         path("probe, ipip underlay", "dpv_ul_egress", &probe_in_ip, None, CONTINUE),
+        path("probe, ipv6 workload", "dpv_wl_egress", &ethernet6(&probe6), None, CONTINUE),
+        path("probe, ipv6 underlay", "dpv_ul_egress", &tunnelled6(&probe6), None, CONTINUE),
         path("reflected", REFLECTOR, &ethernet(&probe), Some(150.0), REDIRECT),
+        path("reflected, ipv6", REFLECTOR, &ethernet6(&probe6), None, REDIRECT),
     ]
 }
 
@@ -288,6 +331,36 @@ fn udp(source: u16, destination: u16, from: [u8; 4], to: [u8; 4], payload: &[u8]
     datagram
 }
 
+fn ethernet6(payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(payload);
+    frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+    frame
+}
+
+fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((payload.len() as u16).to_be_bytes());
+    packet.extend([protocol, 63]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend(payload);
+    packet
+}
+
+fn udp6(source: u16, destination: u16, from: Ipv6Addr, to: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+    use verifier_ebpf::{
+        address::words_of,
+        checksum::{fold, pseudo_sum6, sum},
+    };
+    let length = (8 + payload.len()) as u16;
+    let mut datagram = [source.to_be_bytes(), destination.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
+    datagram.extend(payload);
+    let pseudo = pseudo_sum6(words_of(from.octets()), words_of(to.octets()), 17, length);
+    let checksum = !fold(sum(&datagram, pseudo));
+    datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+    datagram
+}
+
 fn tcp() -> Vec<u8> {
     let mut segment = vec![0x9c, 0x40, 0x01, 0xbb];
     segment.extend([0; 8]);
@@ -299,13 +372,24 @@ fn tcp() -> Vec<u8> {
 /// From the node of one pod to that of the other, as intent wants it.
 fn tunnelled(packet: &[u8]) -> Vec<u8> {
     let (from, to) = (vtep_of(OTHER_POD.into()).octets(), vtep_of(POD.into()).octets());
+    ethernet(&ipv4(from, to, 17, &vxlan(&ethernet(packet))))
+}
+
+/// The same of IPv6 in IPv6.
+fn tunnelled6(packet: &[u8]) -> Vec<u8> {
+    let (from, to) = (vtep6_of(pod6(OTHER_POD6)), vtep6_of(pod6(POD6)));
+    ethernet6(&ipv6(from, to, 17, &vxlan(&ethernet6(packet))))
+}
+
+/// UDP and VXLAN around a frame; without a checksum, which nobody looks at.
+fn vxlan(frame: &[u8]) -> Vec<u8> {
     let mut inner = vec![8, 0, 0, 0];
     inner.extend((VNI << 8).to_be_bytes());
-    inner.extend(ethernet(packet));
+    inner.extend(frame);
     let length = (8 + inner.len()) as u16;
     let mut outer = [50_000u16.to_be_bytes(), VXLAN_PORT.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
     outer.extend(inner);
-    ethernet(&ipv4(from, to, 17, &outer))
+    outer
 }
 
 /// The same in IPIP.
@@ -331,9 +415,9 @@ mod tests {
         }
         // `Diverted` would be an error; times are never asserted.
         let costs = bench_taps(5, 20_000).unwrap();
-        assert_eq!(costs.len(), 11);
+        assert_eq!(costs.len(), 18);
         for cost in costs {
-            eprintln!("{:20} {:8.1} ns, {:8.1} over empty", cost.path, cost.run_ns, cost.over_empty_ns);
+            eprintln!("{:24} {:8.1} ns, {:8.1} over empty", cost.path, cost.run_ns, cost.over_empty_ns);
         }
     }
 }

@@ -7,8 +7,9 @@ use verifier_core::{
     observed::{Checksum, Direction, Drop, DropStage, Hop, Inner, Leg, Outer, TapKind, Where},
 };
 use verifier_ebpf::{
+    address::bytes_of,
     checksum::ChecksumState,
-    record::{self, Class, DropRecord, HopRecord, PacketRecord},
+    record::{self, Class, ConformanceSample, DropRecord, HopRecord, PacketRecord},
     wire::{Header, Kind},
 };
 
@@ -73,7 +74,7 @@ pub struct DropContext<'a, D, P, L> {
     pub is_local: L,
 }
 
-/// A drop of a probe; `None` for ARP, and for a namespace that is not ours (any more).
+/// A drop of a probe; `None` for ARP and neighbour discovery, and for a namespace that is not ours (any more).
 ///
 /// # Errors
 /// A field has a value of another build, or the probe's header is of another version.
@@ -195,6 +196,17 @@ fn inner(packet: &PacketRecord) -> Inner {
 /// An address of a record; IPv4 stands there as a mapped address.
 pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// The packet of a sample: outer source and destination, inner source and destination.
+pub fn sampled(sample: &ConformanceSample) -> (IpAddr, IpAddr, IpAddr, IpAddr) {
+    let of = |words| address(bytes_of(words));
+    (
+        of(sample.outer_source),
+        of(sample.outer_destination),
+        of(sample.source),
+        of(sample.destination),
+    )
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ const DROP_TRACEPOINT: &str = "dpv_drop_tp";
 pub struct Options {
     /// Room for records on their way to user space, in bytes; a power of two of at least a page.
     pub ring_bytes: u32,
-    /// Blocks and exceptions that intent may have.
+    /// Blocks and exceptions that intent may have, of both families.
     pub owners_max: u32,
     /// Peers that are counted apart.
     pub peers_max: u32,
@@ -196,6 +196,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, LoadError> {
         .override_global("MEASURING", &measuring, true)
         .map_max_entries("RING", options.ring_bytes)
         .map_max_entries("OWNERS", options.owners_max)
+        .map_max_entries("OWNERS6", options.owners_max)
         .map_max_entries("CONFORMANCE", slots(options.peers_max))
         .map_max_entries("REFUSALS", options.peers_max.saturating_mul(REFUSALS))
         .map_max_entries("REFLECTED", options.peers_max)

@@ -13,7 +13,7 @@ use aya::{
 use verifier_core::{evidence::Gap, names::NodeName, observed::TapKind};
 use verifier_ebpf::{
     config::{Clock, Config, KeySlot},
-    conformance::{Owner, OwnerKey},
+    conformance::{Owner, Owner6},
     siphash::SipKey,
 };
 
@@ -22,7 +22,7 @@ use super::{
     loader::{self, DropSource, LoadError, Loaded, Options},
     ring::Ring,
     symbols::Symbols,
-    table::Table,
+    table::{Entries, Table},
     taps::{Interface, Mode, SyncReport, Taps, probe_mode},
 };
 use crate::programmed::netns::Netns;
@@ -110,7 +110,7 @@ pub struct Observer {
     options: Options,
     drops: DropSource,
     config: Config,
-    owners: BTreeMap<[u8; OwnerKey::SIZE], Owner>,
+    owners: Entries,
     peers: BTreeMap<NodeName, u32>,
     namespaces: BTreeSet<u32>,
     gaps: Vec<Gap>,
@@ -137,7 +137,7 @@ impl Observer {
             options,
             drops,
             config: Config::NOTHING,
-            owners: BTreeMap::new(),
+            owners: Entries::default(),
             peers: BTreeMap::new(),
             namespaces: BTreeSet::new(),
             gaps: Vec::new(),
@@ -234,27 +234,15 @@ impl Observer {
             }
         }
         let wanted = table.entries(&self.peers);
+        // Each map holds as many; counted together, so that one number says what intent may have.
         if wanted.len() > self.options.owners_max as usize {
             return Err(ObserverError::TooManyOwners {
                 entries: wanted.len(),
                 limit: self.options.owners_max,
             });
         }
-        let mut map: HashMap<_, [u8; OwnerKey::SIZE], [u8; Owner::SIZE]> = map(&mut self.ebpf, "OWNERS")?;
-        for key in self.owners.keys().filter(|key| !wanted.contains_key(*key)) {
-            match map.remove(key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(ObserverError::map("OWNERS", source)),
-            }
-        }
-        self.owners.retain(|key, _| wanted.contains_key(key));
-        for (key, owner) in wanted {
-            if self.owners.get(&key) != Some(&owner) {
-                map.insert(key, owner.to_bytes(), 0)
-                    .map_err(|source| ObserverError::map("OWNERS", source))?;
-                self.owners.insert(key, owner);
-            }
-        }
+        update(&mut self.ebpf, "OWNERS", &mut self.owners.four, wanted.four, Owner::to_bytes)?;
+        update(&mut self.ebpf, "OWNERS6", &mut self.owners.six, wanted.six, Owner6::to_bytes)?;
         self.config = table.configure(self.config);
         self.write_config()
     }
@@ -341,4 +329,31 @@ where
 {
     let found = ebpf.map_mut(name).ok_or(LoadError::Missing { what: "map", name })?;
     T::try_from(found).map_err(|source| ObserverError::map(name, source))
+}
+
+/// Brings a map of owners from what it holds to what is wanted. What it holds is noted entry by entry, so that an error half-way leaves no
+/// lie behind.
+fn update<const K: usize, const V: usize, T: PartialEq + Copy>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    held: &mut BTreeMap<[u8; K], T>,
+    wanted: BTreeMap<[u8; K], T>,
+    bytes: impl Fn(T) -> [u8; V],
+) -> Result<(), ObserverError> {
+    let mut map: HashMap<_, [u8; K], [u8; V]> = map(ebpf, name)?;
+    for key in held.keys().filter(|key| !wanted.contains_key(*key)) {
+        match map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(source) => return Err(ObserverError::map(name, source)),
+        }
+    }
+    held.retain(|key, _| wanted.contains_key(key));
+    for (key, owner) in wanted {
+        if held.get(&key) != Some(&owner) {
+            map.insert(key, bytes(owner), 0)
+                .map_err(|source| ObserverError::map(name, source))?;
+            held.insert(key, owner);
+        }
+    }
+    Ok(())
 }

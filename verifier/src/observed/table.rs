@@ -5,18 +5,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use verifier_core::{
     evidence::Gap,
     intent::{ConformanceTable, Encapsulation, NodeIntent},
     names::NodeName,
 };
 use verifier_ebpf::{
+    address::{mask6, words_of},
     config::{Config, POOLS, PREFIXES},
-    conformance::{Owner, OwnerKey, mask},
+    conformance::{Owner, Owner6, Owner6Key, OwnerKey},
 };
 
 /// Owner of a prefix.
@@ -24,8 +25,8 @@ use verifier_ebpf::{
 pub struct Owned {
     /// The node; `None` is this one.
     pub peer: Option<NodeName>,
-    /// Outer address of its tunnel endpoint.
-    pub vtep: Ipv4Addr,
+    /// Outer address of its tunnel endpoint, of the prefix's family.
+    pub vtep: IpAddr,
     /// How traffic with it is meant to travel.
     pub encapsulation: Encapsulation,
 }
@@ -34,15 +35,47 @@ pub struct Owned {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     /// By prefix: blocks, borrowed addresses, tunnel addresses.
-    pub owners: BTreeMap<Ipv4Net, Owned>,
+    pub owners: BTreeMap<IpNet, Owned>,
     /// Pools: where pods' addresses may come from.
-    pub pools: Vec<Ipv4Net>,
+    pub pools: Vec<IpNet>,
     /// VXLAN network identifier, if intent knows it.
     pub vni: Option<u32>,
     /// Tunnel port, if intent knows it.
     pub vxlan_port: Option<u16>,
     /// What of intent the programs cannot hold: packets concerned are not judged.
     pub gaps: Vec<Gap>,
+}
+
+/// The entries of the two maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    /// Of the map `OWNERS`.
+    pub(super) four: BTreeMap<[u8; OwnerKey::SIZE], Owner>,
+    /// Of the map `OWNERS6`.
+    pub(super) six: BTreeMap<[u8; Owner6Key::SIZE], Owner6>,
+}
+
+/// What is limited and configured for each family apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Four,
+    Six,
+}
+
+impl Family {
+    const fn of(prefix: &IpNet) -> Self {
+        match prefix {
+            IpNet::V4(_) => Self::Four,
+            IpNet::V6(_) => Self::Six,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Four => "IPv4",
+            Self::Six => "IPv6",
+        }
+    }
 }
 
 impl Table {
@@ -52,18 +85,20 @@ impl Table {
         let mut table = Self {
             vni: known.vni,
             vxlan_port: known.port,
-            pools: known.pools.iter().copied().filter_map(v4).collect(),
+            pools: known.pools.iter().map(IpNet::trunc).collect(),
             ..Self::default()
         };
         for owned in known.owners {
-            if let (Some(prefix), IpAddr::V4(vtep)) = (v4(owned.prefix), owned.host_ip) {
-                let owner = Owned {
-                    encapsulation: owned.encapsulation,
-                    peer: owned.peer,
-                    vtep,
-                };
-                table.owners.insert(prefix, owner);
+            if matches!(owned.prefix, IpNet::V4(_)) != owned.host_ip.is_ipv4() {
+                // Intent pairs the families; an endpoint of the other one would be no endpoint.
+                continue;
             }
+            let owner = Owned {
+                encapsulation: owned.encapsulation,
+                peer: owned.peer,
+                vtep: owned.host_ip,
+            };
+            table.owners.insert(owned.prefix.trunc(), owner);
         }
         table.limit();
         table
@@ -71,32 +106,53 @@ impl Table {
 
     /// Cuts what the programs cannot hold, and says so.
     fn limit(&mut self) {
-        let lengths = self.prefix_lengths();
-        if let Some(kept) = lengths.get(PREFIXES - 1)
-            && lengths.len() > PREFIXES
-        {
-            let kept = *kept;
-            self.gaps.push(Gap::new(
-                "observed/conformance",
-                format!(
-                    "{} block sizes, the programs look up {PREFIXES}: blocks larger than /{kept} are not judged",
-                    lengths.len()
-                ),
-            ));
-            self.owners.retain(|prefix, _| prefix.prefix_len() >= kept);
-        }
-        if self.pools.len() > POOLS {
-            self.gaps.push(Gap::new(
-                "observed/conformance",
-                format!("{} pools, the programs look at {POOLS} for bare packets", self.pools.len()),
-            ));
-            self.pools.truncate(POOLS);
+        for family in [Family::Four, Family::Six] {
+            let lengths = self.prefix_lengths(family);
+            if let Some(kept) = lengths.get(PREFIXES - 1)
+                && lengths.len() > PREFIXES
+            {
+                let kept = *kept;
+                self.gaps.push(Gap::new(
+                    "observed/conformance",
+                    format!(
+                        "{} block sizes of {}, the programs look up {PREFIXES}: blocks larger than /{kept} are not judged",
+                        lengths.len(),
+                        family.name()
+                    ),
+                ));
+                self.owners
+                    .retain(|prefix, _| Family::of(prefix) != family || prefix.prefix_len() >= kept);
+            }
+            let pools = self.pools_of(family).count();
+            if pools > POOLS {
+                self.gaps.push(Gap::new(
+                    "observed/conformance",
+                    format!("{pools} pools of {}, the programs look at {POOLS} for bare packets", family.name()),
+                ));
+                let mut left = POOLS;
+                self.pools.retain(|pool| {
+                    let keeps = Family::of(pool) != family || left > 0;
+                    if Family::of(pool) == family {
+                        left = left.saturating_sub(1);
+                    }
+                    keeps
+                });
+            }
         }
     }
 
-    /// Prefix lengths of blocks, longest first, single addresses not counted.
-    fn prefix_lengths(&self) -> Vec<u8> {
-        let lengths: BTreeSet<u8> = self.owners.keys().map(Ipv4Net::prefix_len).filter(|length| *length < 32).collect();
+    /// Pools of a family, in their order.
+    fn pools_of(&self, family: Family) -> impl Iterator<Item = &IpNet> {
+        self.pools.iter().filter(move |pool| Family::of(pool) == family)
+    }
+
+    /// Prefix lengths of a family's blocks, longest first, single addresses not counted.
+    fn prefix_lengths(&self, family: Family) -> Vec<u8> {
+        let blocks = self
+            .owners
+            .keys()
+            .filter(|prefix| Family::of(prefix) == family && !is_single(prefix));
+        let lengths: BTreeSet<u8> = blocks.map(IpNet::prefix_len).collect();
         lengths.into_iter().rev().collect()
     }
 
@@ -112,189 +168,153 @@ impl Table {
             vxlan_port: self.vxlan_port.unwrap_or(config.vxlan_port),
             pool_address: Config::NOTHING.pool_address,
             pool_mask: Config::NOTHING.pool_mask,
+            pool6_address: Config::NOTHING.pool6_address,
+            pool6_mask: Config::NOTHING.pool6_mask,
+            block6_mask: Config::NOTHING.block6_mask,
             block_prefix: [0; PREFIXES],
+            block6_prefix: [0; PREFIXES],
             ..config
         };
-        for ((address, mask), pool) in config.pool_address.iter_mut().zip(&mut config.pool_mask).zip(&self.pools) {
-            *address = pool.network().to_bits();
-            *mask = pool.netmask().to_bits();
+        let four = config.pool_address.iter_mut().zip(&mut config.pool_mask);
+        for ((address, mask), pool) in four.zip(self.pools_of(Family::Four)) {
+            if let IpNet::V4(pool) = pool {
+                *address = pool.network().to_bits();
+                *mask = pool.netmask().to_bits();
+            }
         }
-        for (place, length) in config.block_prefix.iter_mut().zip(self.prefix_lengths()) {
+        let six = config.pool6_address.iter_mut().zip(&mut config.pool6_mask);
+        for ((address, mask), pool) in six.zip(self.pools_of(Family::Six)) {
+            if let IpNet::V6(pool) = pool {
+                *address = words_of(pool.network().octets());
+                *mask = mask6(pool.prefix_len());
+            }
+        }
+        for (place, length) in config.block_prefix.iter_mut().zip(self.prefix_lengths(Family::Four)) {
             *place = length;
+        }
+        let six = config.block6_prefix.iter_mut().zip(&mut config.block6_mask);
+        for ((place, mask), length) in six.zip(self.prefix_lengths(Family::Six)) {
+            *place = length;
+            *mask = mask6(length);
         }
         config
     }
 
-    /// Entries of the map, peers by number. A block within which an address has another owner is marked, so that the program looks twice
+    /// Entries of the maps, peers by number. A block within which an address has another owner is marked, so that the program looks twice
     /// only there.
-    pub(super) fn entries(&self, number: &BTreeMap<NodeName, u32>) -> BTreeMap<[u8; OwnerKey::SIZE], Owner> {
-        let mut entries: BTreeMap<[u8; OwnerKey::SIZE], Owner> = BTreeMap::new();
-        let key = |prefix: &Ipv4Net| {
-            OwnerKey {
-                address: prefix.network().to_bits(),
-                prefix: u32::from(prefix.prefix_len()),
-            }
-            .to_bytes()
+    pub(super) fn entries(&self, number: &BTreeMap<NodeName, u32>) -> Entries {
+        let mut entries = Entries::default();
+        let (four, six) = (self.prefix_lengths(Family::Four), self.prefix_lengths(Family::Six));
+        let lengths_of = |prefix: &IpNet| match Family::of(prefix) {
+            Family::Four => &four,
+            Family::Six => &six,
         };
-        let lengths = self.prefix_lengths();
+        let mut exceptions: BTreeSet<IpNet> = BTreeSet::new();
         for (prefix, owned) in &self.owners {
-            let peer = owned.peer.as_ref().and_then(|name| number.get(name)).copied().unwrap_or(0);
-            let mut flags = 0;
-            if owned.peer.is_none() {
-                flags |= Owner::LOCAL;
-            }
-            flags |= match owned.encapsulation {
-                Encapsulation::Vxlan => Owner::VXLAN,
-                Encapsulation::Ipip => Owner::IPIP,
-                Encapsulation::None => 0,
-            };
-            let owner = Owner {
-                vtep: owned.vtep.to_bits(),
-                peer,
-                flags,
-                reserved: 0,
-            };
-            if prefix.prefix_len() == 32 && self.block_of(prefix.addr(), &lengths).is_some_and(|(_, block)| block == owned) {
-                // The same as its block says: no exception.
-                continue;
-            }
-            entries.insert(key(prefix), owner);
-        }
-        let exceptions: Vec<Ipv4Addr> = self
-            .owners
-            .keys()
-            .filter(|prefix| prefix.prefix_len() == 32 && entries.contains_key(&key(prefix)))
-            .map(Ipv4Net::addr)
-            .collect();
-        for address in exceptions {
-            if let Some((block, _)) = self.block_of(address, &lengths)
-                && let Some(owner) = entries.get_mut(&key(&block))
+            if is_single(prefix)
+                && let Some((block, of_block)) = self.block_of(prefix.addr(), lengths_of(prefix))
             {
-                owner.flags |= Owner::EXCEPTIONS;
+                if of_block == owned {
+                    // The same as its block says: no exception.
+                    continue;
+                }
+                exceptions.insert(block);
             }
+            entries.insert(prefix, owned, number);
+        }
+        for block in exceptions {
+            entries.mark(&block);
         }
         entries
     }
 
     /// The block that the program would find for an address.
-    fn block_of(&self, address: Ipv4Addr, lengths: &[u8]) -> Option<(Ipv4Net, &Owned)> {
+    fn block_of(&self, address: IpAddr, lengths: &[u8]) -> Option<(IpNet, &Owned)> {
         lengths.iter().find_map(|&length| {
-            let Ok(prefix) = Ipv4Net::new(Ipv4Addr::from_bits(address.to_bits() & mask(length)), length) else {
-                return None;
-            };
+            let prefix = IpNet::new(address, length).ok()?.trunc();
             self.owners.get(&prefix).map(|owned| (prefix, owned))
         })
     }
 }
 
-fn v4(prefix: IpNet) -> Option<Ipv4Net> {
-    match prefix {
-        IpNet::V4(prefix) => Some(prefix.trunc()),
-        IpNet::V6(_) => None,
+impl Entries {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.four.len() + self.six.len()
     }
+
+    fn insert(&mut self, prefix: &IpNet, owned: &Owned, number: &BTreeMap<NodeName, u32>) {
+        let peer = owned.peer.as_ref().and_then(|name| number.get(name)).copied().unwrap_or(0);
+        let mut flags = match owned.encapsulation {
+            Encapsulation::Vxlan => Owner::VXLAN,
+            Encapsulation::Ipip => Owner::IPIP,
+            Encapsulation::None => 0,
+        };
+        if owned.peer.is_none() {
+            flags |= Owner::LOCAL;
+        }
+        match (key(prefix), owned.vtep) {
+            (Key::Four(key), IpAddr::V4(vtep)) => {
+                let owner = Owner {
+                    vtep: vtep.to_bits(),
+                    peer,
+                    flags,
+                    reserved: 0,
+                };
+                self.four.insert(key, owner);
+            }
+            (Key::Six(key), IpAddr::V6(vtep)) => {
+                let vtep = words_of(vtep.octets());
+                self.six.insert(key, Owner6 { vtep, peer, flags });
+            }
+            // `Table::of` lets no other pair in.
+            (Key::Four(_) | Key::Six(_), _) => {}
+        }
+    }
+
+    /// Says that within a block are addresses of another owner.
+    fn mark(&mut self, block: &IpNet) {
+        let flags = match key(block) {
+            Key::Four(key) => self.four.get_mut(&key).map(|owner| &mut owner.flags),
+            Key::Six(key) => self.six.get_mut(&key).map(|owner| &mut owner.flags),
+        };
+        if let Some(flags) = flags {
+            *flags |= Owner::EXCEPTIONS;
+        }
+    }
+}
+
+enum Key {
+    Four([u8; OwnerKey::SIZE]),
+    Six([u8; Owner6Key::SIZE]),
+}
+
+/// The key of a prefix, in the map of its family.
+fn key(prefix: &IpNet) -> Key {
+    let length = u32::from(prefix.prefix_len());
+    match prefix.network() {
+        IpAddr::V4(network) => Key::Four(
+            OwnerKey {
+                address: network.to_bits(),
+                prefix: length,
+            }
+            .to_bytes(),
+        ),
+        IpAddr::V6(network) => Key::Six(
+            Owner6Key {
+                address: words_of(network.octets()),
+                prefix: length,
+                reserved: 0,
+            }
+            .to_bytes(),
+        ),
+    }
+}
+
+/// Whether a prefix is one address.
+fn is_single(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn owned(name: &str, last: u8) -> Owned {
-        Owned {
-            peer: Some(name.into()),
-            vtep: Ipv4Addr::new(192, 168, 0, last),
-            encapsulation: Encapsulation::Vxlan,
-        }
-    }
-
-    fn table(owners: &[(&str, Owned)]) -> Table {
-        Table {
-            owners: owners
-                .iter()
-                .map(|(prefix, owned)| (prefix.parse().unwrap(), owned.clone()))
-                .collect(),
-            ..Table::default()
-        }
-    }
-
-    /// What the program does, on the entries.
-    fn look_up(entries: &BTreeMap<[u8; OwnerKey::SIZE], Owner>, config: &Config, address: u32) -> Option<Owner> {
-        let get = |prefix: u8| {
-            let key = OwnerKey {
-                address: address & mask(prefix),
-                prefix: u32::from(prefix),
-            };
-            entries.get(&key.to_bytes()).copied()
-        };
-        for prefix in config.block_prefix.into_iter().take_while(|prefix| *prefix != 0) {
-            if let Some(owner) = get(prefix) {
-                return if owner.flags & Owner::EXCEPTIONS == 0 {
-                    Some(owner)
-                } else {
-                    get(32).or(Some(owner))
-                };
-            }
-        }
-        get(32)
-    }
-
-    #[test]
-    fn an_exception_marks_its_block_and_agreement_is_none() {
-        let table = table(&[
-            ("10.0.0.0/26", owned("b", 2)),
-            ("10.0.0.5/32", owned("c", 3)),
-            ("10.0.0.6/32", owned("b", 2)),
-            ("10.0.0.64/26", owned("c", 3)),
-        ]);
-        let number = [("b".into(), 1), ("c".into(), 2)].into();
-        let entries = table.entries(&number);
-        assert_eq!(entries.len(), 3);
-        let marked: Vec<u32> = entries
-            .values()
-            .filter(|owner| owner.flags & Owner::EXCEPTIONS != 0)
-            .map(|owner| owner.peer)
-            .collect();
-        assert_eq!(marked, [1]);
-    }
-
-    #[test]
-    fn too_many_block_sizes_are_a_gap_not_a_wrong_answer() {
-        let mut table = table(&[
-            ("10.0.0.0/24", owned("a", 1)),
-            ("10.1.0.0/25", owned("a", 1)),
-            ("10.2.0.0/26", owned("a", 1)),
-            ("10.3.0.0/27", owned("a", 1)),
-            ("10.4.0.0/28", owned("a", 1)),
-        ]);
-        table.limit();
-        assert_eq!(table.gaps.len(), 1);
-        assert_eq!(table.owners.len(), 4);
-    }
-
-    proptest! {
-        #[test]
-        fn the_lookup_finds_the_longest_prefix_first_and_exact_before_that(
-            prefixes in prop::collection::btree_map((0u32..64, prop::sample::select(vec![26u8, 28, 32])), 1u8..4, 1..12),
-            address in 0u32..4096,
-        ) {
-            let base = u32::from_be_bytes([10, 0, 0, 0]);
-            let mut table = Table::default();
-            for ((place, length), node) in prefixes {
-                let network = Ipv4Addr::from_bits((base + place * 16) & mask(length));
-                table.owners.insert(Ipv4Net::new(network, length).unwrap(), owned(&node.to_string(), node));
-            }
-            let number: BTreeMap<NodeName, u32> = (1..4u32).map(|node| (node.to_string().into(), node)).collect();
-            let entries = table.entries(&number);
-            let config = table.configure(Config::NOTHING);
-            let address = base + address;
-            let want = table
-                .owners
-                .iter()
-                .filter(|(prefix, _)| prefix.contains(&Ipv4Addr::from_bits(address)))
-                .max_by_key(|(prefix, _)| prefix.prefix_len())
-                .map(|(_, owned)| owned.vtep.to_bits());
-            prop_assert_eq!(look_up(&entries, &config, address).map(|owner| owner.vtep), want);
-        }
-    }
-}
+mod tests;

@@ -38,6 +38,12 @@ fn the_same_through_the_plain_tracepoint() {
 }
 
 fn drops(options: Options, tag: &str) {
+    for ends in [FOUR, SIX] {
+        drops_of(options, tag, ends);
+    }
+}
+
+fn drops_of(options: Options, tag: &str, ends: Ends) {
     let pair = Pair::new(tag);
     let (mut observer, mut symbols) = Observer::load(options).unwrap();
     match observer.drop_source() {
@@ -51,10 +57,10 @@ fn drops(options: Options, tag: &str) {
     observer.configure(&settings()).unwrap();
     let mut ring = observer.take_ring().unwrap();
     let inum = u32::try_from(pair.node.netns().inum()).unwrap();
-    let pod = pair.udp(&pair.pod, "10.9.0.2:20300");
+    let pod = pair.udp(&pair.pod, (ends.pod, 20_300));
 
     // Nobody asked about that namespace: counted, not recorded.
-    pod.send_to(&signed(&request(1, 0)), ("10.9.0.1", PROBE_PORT)).unwrap();
+    pod.send_to(&signed(&request(1, 0)), (ends.node, PROBE_PORT)).unwrap();
     let deadline = Instant::now() + Duration::from_secs(3);
     while observer.counters().unwrap().unattributed_drops == 0 {
         assert!(Instant::now() < deadline, "no unattributed drop");
@@ -62,8 +68,8 @@ fn drops(options: Options, tag: &str) {
     assert!(ring.drain(100).records.is_empty());
 
     observer.set_namespaces(&[inum].into()).unwrap();
-    let pod = pair.udp(&pair.pod, "10.9.0.2:20301");
-    pod.send_to(&signed(&request(2, 5)), ("10.9.0.1", PROBE_PORT)).unwrap();
+    let pod = pair.udp(&pair.pod, (ends.pod, 20_301));
+    pod.send_to(&signed(&request(2, 5)), (ends.node, PROBE_PORT)).unwrap();
     let drop = loop {
         let found = ring.drain(100).records.into_iter().find_map(|record| match record {
             Record::Drop(drop) if drop.packet.class == Class::Udp as u8 => Some(drop),
@@ -75,6 +81,7 @@ fn drops(options: Options, tag: &str) {
         assert!(Instant::now() < deadline, "no drop");
     };
     assert_eq!((drop.netns, drop.ifindex), (inum, pair.device.index));
+    assert_eq!(crate::observed::convert::address(drop.packet.source), ends.pod);
     symbols.look_up(&[drop.location].into());
     // The kernel names both, if it shows them at all (`kernel.md` of the design: no socket, at the UDP receiver).
     assert_eq!(symbols.reason(drop.reason).as_deref().unwrap_or("NO_SOCKET"), "NO_SOCKET");

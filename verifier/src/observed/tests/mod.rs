@@ -3,7 +3,7 @@
 //! The side under test plays a node with its workload's veth; the far side plays the pod that probes and is probed.
 
 use std::{
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     process::Command,
     time::{Duration, Instant},
 };
@@ -56,15 +56,18 @@ struct Pair {
 }
 
 impl Pair {
-    /// `cali0` (169.254.1.1, 10.9.0.1) here, `eth0` (10.9.0.2) there.
+    /// `cali0` (10.9.0.1, fd00:9::1) here, `eth0` (10.9.0.2, fd00:9::2) there.
     fn new(tag: &str) -> Self {
         let (node, pod) = (TestNs::new(tag), TestNs::new(tag));
         node.ip("link set lo up");
         node.ip(&format!("link add cali0 type veth peer name eth0 netns {}", name(&pod)));
         node.ip("addr add 10.9.0.1/24 dev cali0");
+        // Without detecting duplicates, so that the addresses can be used at once.
+        node.ip("addr add fd00:9::1/64 dev cali0 nodad");
         node.ip("link set cali0 up");
         pod.ip("link set lo up");
         pod.ip("addr add 10.9.0.2/24 dev eth0");
+        pod.ip("addr add fd00:9::2/64 dev eth0 nodad");
         pod.ip("link set eth0 up");
         let index = node.netns().run_in(|| nix::net::if_::if_nametoindex("cali0").unwrap()).unwrap();
         Self {
@@ -79,13 +82,33 @@ impl Pair {
         }
     }
 
-    fn udp(&self, ns: &TestNs, address: &str) -> UdpSocket {
-        let address = address.to_owned();
+    fn udp(&self, ns: &TestNs, address: impl Into<SocketAddr>) -> UdpSocket {
+        let address = address.into();
         let socket = ns.netns().open_in("a socket", move || UdpSocket::bind(address)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         socket
     }
 }
+
+/// The addresses of a [`Pair`] in one family.
+#[derive(Clone, Copy)]
+struct Ends {
+    node: IpAddr,
+    pod: IpAddr,
+    /// Of an IP header without options or extensions.
+    header_bytes: u32,
+}
+
+const FOUR: Ends = Ends {
+    node: IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)),
+    pod: IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)),
+    header_bytes: 20,
+};
+const SIX: Ends = Ends {
+    node: IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1)),
+    pod: IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2)),
+    header_bytes: 40,
+};
 
 fn name(ns: &TestNs) -> String {
     ns.path().file_name().unwrap().to_str().unwrap().to_owned()

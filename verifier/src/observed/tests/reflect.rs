@@ -4,10 +4,20 @@ use super::*;
 
 #[test]
 fn what_is_not_ours_or_not_fresh_is_never_reflected_and_is_counted() {
-    if !able() {
-        return;
+    if able() {
+        refuses("refuse", FOUR);
     }
-    let pair = Pair::new("refuse");
+}
+
+#[test]
+fn the_same_of_ipv6() {
+    if able() {
+        refuses("refuse6", SIX);
+    }
+}
+
+fn refuses(tag: &str, ends: Ends) {
+    let pair = Pair::new(tag);
     let (mut observer, _ring) = observer(Options::default(), None);
     assert!(
         observer
@@ -16,12 +26,12 @@ fn what_is_not_ours_or_not_fresh_is_never_reflected_and_is_counted() {
             .is_empty()
     );
     // The pod listens, so that a refused request arrives there and not as an ICMP error here.
-    let pod = pair.udp(&pair.pod, &format!("10.9.0.2:{PROBE_PORT}"));
-    let prober = pair.udp(&pair.node, "10.9.0.1:20300");
+    let pod = pair.udp(&pair.pod, (ends.pod, PROBE_PORT));
+    let prober = pair.udp(&pair.node, (ends.node, 20_300));
     let mut buffer = [0; 200];
     let mut refused = |payload: &[u8], what: Refusal| {
         let before = refusals(&observer, what);
-        prober.send_to(payload, ("10.9.0.2", PROBE_PORT)).unwrap();
+        prober.send_to(payload, (ends.pod, PROBE_PORT)).unwrap();
         let (length, _) = pod
             .recv_from(&mut buffer)
             .unwrap_or_else(|error| panic!("{what:?} did not reach the pod: {error}"));
@@ -60,7 +70,7 @@ fn what_is_not_ours_or_not_fresh_is_never_reflected_and_is_counted() {
     refused(&signed(&request(6, 0))[..20], Refusal::Truncated);
 
     let once = signed(&request(7, 0));
-    prober.send_to(&once, ("10.9.0.2", PROBE_PORT)).unwrap();
+    prober.send_to(&once, (ends.pod, PROBE_PORT)).unwrap();
     let mut answer = [0; 200];
     prober.recv_from(&mut answer).expect("a fresh request is answered");
     refused(&once, Refusal::Replayed);
@@ -71,7 +81,7 @@ fn what_is_not_ours_or_not_fresh_is_never_reflected_and_is_counted() {
         kind: Kind::Reply,
         ..request(8, 0)
     });
-    prober.send_to(&reply, ("10.9.0.2", PROBE_PORT)).unwrap();
+    prober.send_to(&reply, (ends.pod, PROBE_PORT)).unwrap();
     let (length, _) = pod.recv_from(&mut buffer).unwrap();
     assert_eq!(buffer[..length], reply);
     let after = observer.counters().unwrap();
@@ -97,10 +107,12 @@ fn replies_are_limited() {
             .failed
             .is_empty()
     );
-    let prober = pair.udp(&pair.node, "10.9.0.1:20300");
-    prober.send_to(&signed(&request(1, 0)), ("10.9.0.2", PROBE_PORT)).unwrap();
-    assert!(prober.recv_from(&mut [0; 200]).is_err());
-    assert_eq!(refusals(&observer, Refusal::RateLimited), 1);
+    for (ends, limited) in [(FOUR, 1), (SIX, 2)] {
+        let prober = pair.udp(&pair.node, (ends.node, 20_300));
+        prober.send_to(&signed(&request(limited, 0)), (ends.pod, PROBE_PORT)).unwrap();
+        assert!(prober.recv_from(&mut [0; 200]).is_err());
+        assert_eq!(refusals(&observer, Refusal::RateLimited), limited);
+    }
 }
 
 #[test]
@@ -120,11 +132,11 @@ fn a_full_ring_is_counted() {
             .failed
             .is_empty()
     );
-    let pod = pair.udp(&pair.pod, "10.9.0.2:20300");
+    let pod = pair.udp(&pair.pod, (FOUR.pod, 20_300));
     let sent = 100;
     for sequence in 0..sent {
         // From the pod to nobody: one hop each, at the ingress of the node's side.
-        pod.send_to(&signed(&request(1, sequence)), ("10.9.0.1", PROBE_PORT)).unwrap_or(0);
+        pod.send_to(&signed(&request(1, sequence)), (FOUR.node, PROBE_PORT)).unwrap_or(0);
     }
     let deadline = Instant::now() + Duration::from_secs(3);
     let mut seen = 0;

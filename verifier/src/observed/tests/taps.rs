@@ -6,11 +6,12 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
+use verifier_core::observed::Checksum;
 use verifier_ebpf::record::PacketRecord;
 
 use super::*;
 
-fn reflects(mode: Option<Mode>, tag: &str) {
+fn reflects(mode: Option<Mode>, tag: &str, ends: Ends) {
     let pair = Pair::new(tag);
     let (mut observer, mut ring) = observer(Options::default(), mode);
     let netns = pair.node.netns();
@@ -18,11 +19,11 @@ fn reflects(mode: Option<Mode>, tag: &str) {
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     assert_eq!(observer.taps().len(), 1);
 
-    let prober = pair.udp(&pair.node, "10.9.0.1:20300");
-    prober.send_to(&signed(&request(0x1234, 3)), ("10.9.0.2", PROBE_PORT)).unwrap();
+    let prober = pair.udp(&pair.node, (ends.node, 20_300));
+    prober.send_to(&signed(&request(0x1234, 3)), (ends.pod, PROBE_PORT)).unwrap();
     let mut answer = [0; 200];
     let (length, from) = prober.recv_from(&mut answer).expect("no answer from the reflector");
-    assert_eq!(from.to_string(), format!("10.9.0.2:{PROBE_PORT}"));
+    assert_eq!(from, SocketAddr::from((ends.pod, PROBE_PORT)));
     let reply = Header::decode_verified(&answer[..length], SipKey::from_bytes(KEY.secret)).unwrap();
     assert_eq!((reply.kind, reply.probe_id, reply.sequence), (Kind::Reply, 0x1234, 3));
 
@@ -42,8 +43,13 @@ fn reflects(mode: Option<Mode>, tag: &str) {
     assert_eq!((hop.probe, hop.seq, hop.ifindex), (0x1234, 3, pair.device.index));
     assert_eq!(
         (hop.inner.src_port, hop.inner.dst_port, hop.inner.length_bytes),
-        (20_300, PROBE_PORT, 68)
+        (20_300, PROBE_PORT, ends.header_bytes + 8 + 40)
     );
+    assert_eq!((hop.inner.src, hop.inner.dst), (ends.node, ends.pod));
+    assert!(hop.inner.dont_fragment || ends.pod.is_ipv4());
+    // The reply's checksum holds wherever the request's did: left to the device, it stays left to it.
+    let back = crate::observed::convert::hop(&hops[1], &NodeName::from("a"), |_| None).unwrap();
+    assert!(matches!(back.checksum, Checksum::Good | Checksum::Partial), "{:?}", back.checksum);
     assert_eq!(observer.counters().unwrap().reflected.values().sum::<u64>(), 1);
 
     // Foreign programs are seen; ours are not foreign.
@@ -54,7 +60,7 @@ fn reflects(mode: Option<Mode>, tag: &str) {
     drop(observer);
     let left = filters(&pair.node);
     assert!(!left.contains("dpv_"), "{left}");
-    prober.send_to(&signed(&request(0x1235, 0)), ("10.9.0.2", PROBE_PORT)).unwrap();
+    prober.send_to(&signed(&request(0x1235, 0)), (ends.pod, PROBE_PORT)).unwrap();
     assert!(prober.recv_from(&mut answer).is_err(), "answered without a reflector");
 }
 
@@ -83,15 +89,99 @@ fn ours(ns: &TestNs, name: &str) -> usize {
 #[test]
 fn a_request_is_seen_and_answered_and_detaching_leaves_nothing() {
     if able() {
-        reflects(None, "tcx");
+        reflects(None, "tcx", FOUR);
     }
 }
 
 #[test]
 fn the_same_through_clsact() {
     if able() {
-        reflects(Some(Mode::Clsact), "clsact");
+        reflects(Some(Mode::Clsact), "clsact", FOUR);
     }
+}
+
+#[test]
+fn a_request_of_ipv6_is_seen_and_answered_in_both_ways_of_attaching() {
+    if able() {
+        reflects(None, "tcx6", SIX);
+        reflects(Some(Mode::Clsact), "clsact6", SIX);
+    }
+}
+
+/// Echo requests and TCP of IPv6, through the kernel's own sockets: the pod's stack answers them.
+#[test]
+fn echoes_resets_and_errors_of_ipv6_are_recorded() {
+    if !able() {
+        return;
+    }
+    let pair = Pair::new("stack6");
+    let (mut observer, mut ring) = observer(Options::default(), None);
+    assert!(
+        observer
+            .sync_taps(&pair.node.netns(), std::slice::from_ref(&pair.device))
+            .failed
+            .is_empty()
+    );
+    let netns = pair.node.netns();
+    let echo = netns.open_in("a raw socket", raw_icmp6).unwrap();
+    let message = [&[128, 0, 0, 0, 0x7a, 0x69, 0, 1][..], &signed(&request(0x55, 4))].concat();
+    send_to(&echo, &message, SIX.pod);
+    let seen = hops(&mut ring, 2);
+    let said: Vec<_> = seen
+        .iter()
+        .map(|hop| {
+            (
+                hop.direction,
+                hop.packet.class,
+                hop.packet.protocol,
+                hop.packet.source_port,
+                hop.packet.checksum,
+            )
+        })
+        .collect();
+    let good = verifier_ebpf::checksum::ChecksumState::Good as u8;
+    assert_eq!(
+        said,
+        [
+            (Direction::Egress as u8, Class::EchoRequest as u8, 58, 0x7a69, good),
+            (Direction::Ingress as u8, Class::EchoReply as u8, 58, 0x7a69, good)
+        ]
+    );
+
+    // To a closed port: SYN and RST, the id being the sequence number that the kernel chose.
+    let connected = netns
+        .run_in(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((SIX.node, 20_150)).into()).unwrap();
+            socket.connect(&SocketAddr::from((SIX.pod, 81)).into())
+        })
+        .unwrap();
+    assert_eq!(connected.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    let seen = hops(&mut ring, 2);
+    let classes: Vec<u8> = seen.iter().map(|hop| hop.packet.class).collect();
+    assert_eq!(classes, [Class::TcpSyn as u8, Class::TcpReset as u8]);
+    assert_eq!(seen[0].packet.length_bytes, 80, "a SYN with the kernel's options");
+
+    // Nobody listens at the node: its error quotes the probe.
+    let pod = pair.udp(&pair.pod, (SIX.pod, 20_300));
+    pod.send_to(&signed(&request(0x66, 0)), (SIX.node, PROBE_PORT)).unwrap();
+    let seen = hops(&mut ring, 2);
+    let error = &seen[1].packet;
+    assert_eq!(
+        (error.class, error.protocol, error.icmp_type, error.icmp_code, error.quoted_protocol),
+        (Class::IcmpError as u8, 58, 1, 4, 17)
+    );
+    assert_eq!(crate::observed::convert::address(error.quoted_destination), SIX.node);
+    assert_eq!(Header::decode(&error.probe).unwrap().probe_id, 0x66);
+}
+
+/// A raw socket of ICMPv6, whose checksum the kernel fills in (RFC 3542, 3.1).
+fn raw_icmp6() -> std::io::Result<socket2::Socket> {
+    socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, Some(socket2::Protocol::ICMPV6))
+}
+
+fn send_to(socket: &socket2::Socket, message: &[u8], to: IpAddr) {
+    socket.send_to(message, &SocketAddr::from((to, 0)).into()).unwrap();
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Drops of probes: where, why, and only in namespaces that were asked about.
 
+use verifier_core::observed::Where;
+
 use super::*;
+use crate::observed::convert::{DropContext, dropped};
 
 #[test]
 fn a_dropped_probe_is_recorded_with_reason_and_place_and_only_where_asked() {
@@ -87,4 +90,50 @@ fn drops_of(options: Options, tag: &str, ends: Ends) {
     assert_eq!(symbols.reason(drop.reason).as_deref().unwrap_or("NO_SOCKET"), "NO_SOCKET");
     let location = symbols.location(drop.location).unwrap_or_default();
     assert!(location.contains("udp") || !symbols.gaps().is_empty(), "{location}");
+}
+
+/// A node that has IPv6 switched off on a device drops what looks for it there: without that, the drop behind a cold neighbour is hidden.
+#[test]
+fn a_dropped_lookup_of_a_neighbour_names_who_looked_and_for_whom() {
+    if !able() {
+        return;
+    }
+    let pair = Pair::new("nd");
+    let (mut observer, symbols) = Observer::load(Options::default()).unwrap();
+    observer.configure(&settings()).unwrap();
+    let mut ring = observer.take_ring().unwrap();
+    if let DropSource::None(gap) = observer.drop_source() {
+        eprintln!("skipped: {}", gap.why);
+        return;
+    }
+    let inum = u32::try_from(pair.node.netns().inum()).unwrap();
+    observer.set_namespaces(&[inum].into()).unwrap();
+    pair.node.run("sysctl", "-q -w net.ipv6.conf.cali0.disable_ipv6=1");
+    let pod = pair.udp(&pair.pod, (SIX.pod, 20_300));
+    pod.send_to(b"anything", (SIX.node, 9)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let drop = loop {
+        let found = ring.drain(100).records.into_iter().find_map(|record| match record {
+            Record::Drop(drop) => Some(drop),
+            _ => None,
+        });
+        if let Some(drop) = found {
+            break drop;
+        }
+        assert!(Instant::now() < deadline, "no drop");
+    };
+    let packet = &drop.packet;
+    assert_eq!((packet.class, packet.icmp_type), (Class::Arp as u8, 135));
+    let addresses = [packet.source, packet.destination].map(crate::observed::convert::address);
+    assert_eq!(addresses, [SIX.pod, SIX.node]);
+    assert_ne!(packet.source_mac, [0; 6], "a solicitation carries its sender's MAC address");
+    // Only probes are reported further.
+    let context = DropContext {
+        node: &"a".into(),
+        symbols: &symbols,
+        device: |_: u32, _: u32| None,
+        place: |_: u32| Some(Where::Node),
+        is_local: |_: IpAddr| true,
+    };
+    assert_eq!(dropped(&drop, &context), Ok(None));
 }

@@ -37,7 +37,7 @@ pub fn look(ns: &Netns, links: &Evidence<Vec<Link>>) -> Evidence<Offloads> {
     };
     let shared = |link: &&Link| !matches!(link.kind, LinkKind::Veth | LinkKind::Loopback);
     let names: Vec<String> = all.iter().filter(shared).map(|link| link.name.clone()).collect();
-    match ns.run_in(|| read(&names)) {
+    match ns.run_in(|| without_capabilities().and_then(|()| read(&names))) {
         Ok(Ok((found, mut gaps))) => {
             gaps.extend_from_slice(links.gaps());
             Evidence::partial(found, gaps)
@@ -45,6 +45,22 @@ pub fn look(ns: &Netns, links: &Evidence<Vec<Link>>) -> Evidence<Offloads> {
         Ok(Err(error)) => Evidence::unavailable(SOURCE, error.to_string()),
         Err(error) => Evidence::unavailable(SOURCE, error.to_string()),
     }
+}
+
+/// Takes all capabilities from the calling thread, which is one of its own and ends soon.
+///
+/// A device is asked by its name, and for a name that is gone the kernel loads the module that may bring it, if whoever asks is privileged
+/// (`dev_load` in `net/core/dev_ioctl.c`): to ask for `tunl0` just after somebody unloaded `ipip` would bring it back, on every node and pod of
+/// the machine. These requests need no privilege.
+fn without_capabilities() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3` of `include/uapi/linux/capability.h`, and the calling thread.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    /// Effective, permitted and inheritable, each in two words.
+    const NONE: [u32; 6] = [0; 6];
+    // SAFETY: capset reads a header of two 32-bit words and, for this version, two structures of three; both outlive the call. It
+    // concerns the calling thread alone.
+    let result = unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), NONE.as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// In the namespace of the calling thread.

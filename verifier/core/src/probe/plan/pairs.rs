@@ -13,6 +13,7 @@ use crate::{
 };
 use alloc::{format, string::String, vec::Vec};
 use core::net::IpAddr;
+use ipnet::IpNet;
 
 const SOURCE: &str = "probe/plan";
 
@@ -142,8 +143,19 @@ impl<'a> Builder<'a> {
 
     /// A pod of `peer` that can be an end of a probe: the one whose turn it is.
     pub(super) fn remote_pod(&mut self, peer: &NodeName, turn: u64) -> Option<Endpoint> {
-        let pods: Vec<Endpoint> = self
-            .intent
+        let pods = self.remote_pods(peer);
+        let chosen = pick(&pods, turn).cloned();
+        if chosen.is_none() {
+            let family = self.family_name();
+            self.gap(format!(
+                "{peer} has no running pod with an {family} address of its own: traffic to it cannot be probed; a DaemonSet on the pod network gives every node one"
+            ));
+        }
+        chosen
+    }
+
+    fn remote_pods(&self, peer: &NodeName) -> Vec<Endpoint> {
+        self.intent
             .peers
             .get(peer)
             .into_iter()
@@ -157,15 +169,17 @@ impl<'a> Builder<'a> {
                     ip: pod.addresses().find(|ip| self.fits(*ip) && !self.is_local(*ip))?,
                 })
             })
-            .collect();
-        let chosen = pick(&pods, turn).cloned();
-        if chosen.is_none() {
-            let family = self.family_name();
-            self.gap(format!(
-                "{peer} has no running pod with an {family} address of its own: traffic to it cannot be probed; a DaemonSet on the pod network gives every node one"
-            ));
-        }
-        chosen
+            .collect()
+    }
+
+    /// Pods of `peer` to which a route of their own leads: their addresses are borrowed from another node's block, so that a probe to any other
+    /// pod of `peer` says nothing of the way to them.
+    pub(super) fn borrowing_pods(&self, peer: &NodeName) -> Vec<Endpoint> {
+        let prefixes = self.intent.peers.get(peer).map(|p| p.prefixes.as_slice()).unwrap_or_default();
+        let own_route = |ip: IpAddr| prefixes.iter().any(|(net, _)| *net == IpNet::from(ip));
+        let mut pods = self.remote_pods(peer);
+        pods.retain(|pod| own_route(pod.ip));
+        pods
     }
 
     fn is_local(&self, ip: IpAddr) -> bool {

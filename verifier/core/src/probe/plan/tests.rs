@@ -444,3 +444,16 @@ fn a_failure_is_confirmed_with_new_ids_and_fresh_tcp_ports() {
     let step = resized(udp, 700, 1, &config, &mut ids);
     assert_eq!((step.size, step.length_bytes, step.seq), (Size::Bytes(700), 700, 1));
 }
+
+#[test]
+fn a_borrowed_address_is_tested_by_whoever_has_a_route_of_its_own_to_it() {
+    let mut intent = intent(0, 3, 2);
+    let peer_name = NodeName::from("node-1");
+    let peer = intent.peers.get_mut(&peer_name).unwrap();
+    let borrowed = address(2, 40);
+    peer.pods[1].ip = borrowed;
+    peer.prefixes.push((ipnet::IpNet::from(borrowed), Encapsulation::Vxlan));
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    let to: BTreeSet<IpAddr> = plan.probes.iter().filter(|p| p.to.node == peer_name).map(|p| p.to.ip).collect();
+    assert_eq!(to, [address(1, 0), borrowed].into());
+}

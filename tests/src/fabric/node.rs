@@ -266,7 +266,11 @@ fn program_routes(nl: &mut Rtnl, spec: &FabricSpec, node: &Node, nodes: &[Node])
         let on_tunnel = route.dev.as_deref().is_some_and(|device| devices.contains(&device));
         let owned = on_tunnel || matches!(route.protocol, proto::FELIX | proto::BIRD);
         // IPv6 has one route for each metric.
-        if owned && !wanted.iter().any(|w| (w.dst, w.priority) == (route.dst, route.priority)) {
+        let same = wanted.iter().find(|w| (w.dst, w.priority) == (route.dst, route.priority));
+        // It does not take an on-link gateway that another route leads elsewhere (`ip6_route_check_nh_onlink`), and the route to be replaced
+        // is such a one: the gateway is an address of the block.
+        let in_the_way = route.dst.addr().is_ipv6() && same.is_some_and(|w| *w != route);
+        if in_the_way || (owned && same.is_none()) {
             absent_is_fine(nl.delete_route(&route))?;
         }
     }

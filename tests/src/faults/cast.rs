@@ -6,7 +6,7 @@ use super::{Outcome, Step, Undo};
 use crate::{
     fabric::{
         Fabric, Node, Pod,
-        plan::{TUNNEL_DEVICE, UNDERLAY_DEVICE},
+        plan::{NodeV6, TUNNEL_DEVICE, TUNNEL_DEVICE_V6, UNDERLAY_DEVICE},
     },
     nl::Rtnl,
 };
@@ -52,6 +52,14 @@ impl<'f> Cast<'f> {
             b,
             c,
         })
+    }
+
+    /// What a node has of IPv6.
+    ///
+    /// # Errors
+    /// The fabric has none.
+    pub fn v6(node: &Node) -> Result<&NodeV6> {
+        node.v6.as_ref().with_context(|| format!("{} has no IPv6", node.name))
     }
 
     /// Whether there is a third node.
@@ -103,6 +111,12 @@ pub fn underlay(node: &Node, direction: &str) -> String {
 #[must_use]
 pub fn tunnel(node: &Node, direction: &str) -> String {
     format!("{}/{TUNNEL_DEVICE}/{direction}", node.name)
+}
+
+/// `NODE/vxlan-v6.calico/DIRECTION`
+#[must_use]
+pub fn tunnel_v6(node: &Node, direction: &str) -> String {
+    format!("{}/{TUNNEL_DEVICE_V6}/{direction}", node.name)
 }
 
 /// `NODE/caliXXXXXXXXXXX/DIRECTION` of every pod of the node.

@@ -1,7 +1,7 @@
 //! What breaks by the way pod traffic travels: the neighbour reached through the tunnel, the far node without it, a stale route of BIRD's,
 //! and packets against intent that no state tells of.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use netlink_packet_route::link::LinkAttribute;
@@ -400,6 +400,6 @@ fn in_tunnel(cast: &Cast<'_>, to: &Node, vni: u32, inner: &[u8]) -> Result<Traff
     let netns = cast.fabric.node_netns(cast.a)?;
     match spec.encapsulation.tunnel() {
         Carrier::Ipip => Traffic::in_ip(&netns, to.host_ip, inner),
-        Carrier::Vxlan | Carrier::Bare => Traffic::in_vxlan(&netns, SocketAddrV4::new(to.host_ip, spec.port), vni, inner),
+        Carrier::Vxlan | Carrier::Bare => Traffic::in_vxlan(&netns, SocketAddr::new(to.host_ip.into(), spec.port), vni, inner),
     }
 }

@@ -15,6 +15,7 @@ mod expect;
 mod filters;
 mod foreign;
 mod impairments;
+mod ipv6;
 mod layer2;
 mod pods;
 mod routes;
@@ -86,10 +87,11 @@ pub fn catalogue_of(encapsulation: Encapsulation) -> Vec<&'static Fault> {
         .iter()
         .filter(|(under, _)| under.contains(&encapsulation))
         .map(|(_, fault)| fault);
+    let of_ipv6 = ipv6::FAULTS.iter().filter(|_| encapsulation.is_dual_stack());
     let common = catalogue()
         .into_iter()
         .filter(|fault| encapsulation == Encapsulation::Vxlan || encapsulation::COMMON.contains(&fault.name));
-    common.chain(particular).collect()
+    common.chain(particular).chain(of_ipv6).collect()
 }
 
 /// What a network does that is bad without being broken, on a fabric of any encapsulation.
@@ -123,6 +125,7 @@ pub fn find(name: &str) -> Result<&'static Fault> {
     catalogue()
         .into_iter()
         .chain(particular)
+        .chain(ipv6::FAULTS)
         .chain(impairments::FAULTS)
         .find(|fault| fault.name == name)
         .ok_or_else(|| anyhow!("there is no fault {name}"))

@@ -1,6 +1,6 @@
 //! Expressions, and short ways to write the rules that the fabric and the faults need.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::Attributes;
 
@@ -152,7 +152,7 @@ pub fn ifname(name: &str) -> Vec<u8> {
 
 /// Parts of rules, to be concatenated.
 pub mod rules {
-    use super::{Cmp, Expr, IpAddr, META_IIFNAME, META_L4PROTO, META_OIFNAME, META_PROTOCOL, Verdict, ifname};
+    use super::{Cmp, Expr, IpAddr, Ipv6Addr, META_IIFNAME, META_L4PROTO, META_OIFNAME, META_PROTOCOL, Verdict, ifname};
     use ipnet::Ipv4Net;
 
     /// Comparison with an interface name; a trailing `*` matches a prefix.
@@ -213,6 +213,40 @@ pub mod rules {
     #[must_use]
     pub fn ipv4() -> Vec<Expr> {
         vec![Expr::Meta(META_PROTOCOL), Expr::Compare(Cmp::Eq, vec![8, 0])]
+    }
+
+    /// `meta protocol ip6`, for netdev tables.
+    #[must_use]
+    pub fn ipv6() -> Vec<Expr> {
+        vec![Expr::Meta(META_PROTOCOL), Expr::Compare(Cmp::Eq, vec![0x86, 0xdd])]
+    }
+
+    /// `ip6 saddr ADDRESS ip6 daddr ADDRESS`
+    #[must_use]
+    pub fn between_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Expr> {
+        vec![
+            Expr::Payload(1, 8, 16),
+            Expr::Compare(Cmp::Eq, source.octets().to_vec()),
+            Expr::Payload(1, 24, 16),
+            Expr::Compare(Cmp::Eq, destination.octets().to_vec()),
+        ]
+    }
+
+    /// `icmpv6 type NUMBER`
+    #[must_use]
+    pub fn icmpv6_type(number: u8) -> Vec<Expr> {
+        vec![
+            Expr::Meta(META_L4PROTO),
+            Expr::Compare(Cmp::Eq, vec![58]),
+            Expr::Payload(2, 0, 1),
+            Expr::Compare(Cmp::Eq, vec![number]),
+        ]
+    }
+
+    /// `icmpv6 taddr ADDRESS`: whom neighbour discovery is about.
+    #[must_use]
+    pub fn nd_target(address: Ipv6Addr) -> Vec<Expr> {
+        vec![Expr::Payload(2, 8, 16), Expr::Compare(Cmp::Eq, address.octets().to_vec())]
     }
 
     /// `meta l4proto NUMBER`

@@ -1,0 +1,398 @@
+//! What breaks IPv6 alone, on a fabric of both families: IPv4 keeps working under each of these, and nothing of it is to blame.
+
+use anyhow::{Context, Result};
+
+use super::{
+    Blame, Cast, Class, Expectation, Fault, Injection, Outcome, Step, Verdict,
+    cast::{injected, needs_third, tunnel_v6, underlay, workloads},
+    tunnel::remade_of,
+};
+use crate::{
+    fabric::{
+        Node,
+        node::{block_routes, pod_default_route_v6, pod_route_v6, tunnel_route},
+        plan::{GATEWAY_V6, POD_DEVICE, TUNNEL_DEVICE_V6, UNDERLAY_DEVICE},
+        sysctl,
+        vtep::IpFamily,
+    },
+    foreign::traffic::{Traffic, datagram_v6},
+    nft::{Batch, Family, Hook, Verdict as Rule, hook, rules},
+    nl::{Route, host_net, proto},
+};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "ipv6-forwarding-off",
+        description: "net.ipv6.conf.all.forwarding of a node was switched off (a hardening script), which Felix never repairs",
+        incidents: &[],
+        injection: Injection::Fabric(forwarding_off),
+        expect: |cast| {
+            Expectation::node(cast, "ip-forward-disabled", Class::NotForwarded, cast.b, &[Verdict::Degraded])
+                .mentioning("net.ipv6.conf.all.forwarding")
+        },
+    },
+    Fault {
+        name: "ipv6-tunnel-down",
+        description: "the tunnel device of IPv6 is down on a node: the kernel flushed its routes, its address and its neighbours",
+        incidents: &["projectcalico/calico#3271"],
+        injection: Injection::Fabric(|cast| {
+            cast.on(cast.b, |nl| nl.set_up(TUNNEL_DEVICE_V6, false))?;
+            mended_by_felix(cast.b)
+        }),
+        expect: |cast| whole_node(cast, "tunnel-device-down").mentioning(TUNNEL_DEVICE_V6),
+    },
+    Fault {
+        name: "ipv6-tunnel-gone",
+        description: "the tunnel device of IPv6 is gone from a node, and IPv4's stands",
+        incidents: &["projectcalico/calico#6273"],
+        injection: Injection::Fabric(|cast| {
+            cast.on(cast.b, |nl| nl.delete_link(TUNNEL_DEVICE_V6))?;
+            mended_by_felix(cast.b)
+        }),
+        expect: |cast| whole_node(cast, "tunnel-device-missing").mentioning(TUNNEL_DEVICE_V6),
+    },
+    Fault {
+        name: "ipv6-tunnel-without-address",
+        description: "the tunnel device of IPv6 lost its address on a node: pods reach pods, and its host has no address to ask them from",
+        incidents: &["projectcalico/calico#6246"],
+        injection: Injection::Fabric(|cast| {
+            let own = host_net(Cast::v6(cast.b)?.tunnel_ip);
+            cast.on(cast.b, |nl| nl.delete_address(TUNNEL_DEVICE_V6, own))?;
+            mended_by_felix(cast.b)
+        }),
+        expect: |cast| {
+            let verdicts = [Verdict::Degraded, Verdict::Forwarding];
+            Expectation::node(cast, "tunnel-address-missing-on-device", Class::NotProgrammed, cast.b, &verdicts)
+                .mentioning(TUNNEL_DEVICE_V6)
+        },
+    },
+    Fault {
+        name: "ipv6-tunnel-wrong-vni",
+        description: "the tunnel device of IPv6 has another VNI than the cluster on a node, and IPv4's has the right one",
+        incidents: &["projectcalico/calico#11910"],
+        injection: Injection::Fabric(|cast| remade_of(cast, IpFamily::V6, |vxlan| vxlan.vni += 1)),
+        expect: |cast| {
+            whole_node(cast, "tunnel-device-misconfigured")
+                .mentioning(TUNNEL_DEVICE_V6)
+                .mentioning("4097")
+        },
+    },
+    Fault {
+        name: "ipv6-vtep-mac-of-ipv4",
+        description: "the tunnel device of IPv6 has IPv4's MAC on a node, not the one that every other node was told",
+        incidents: &["projectcalico/calico PR #8924"],
+        injection: Injection::Fabric(mac_of_ipv4),
+        expect: |cast| {
+            whole_node(cast, "vtep-mac-mismatch")
+                .at(
+                    vec![tunnel_v6(cast.b, "ingress"), underlay(cast.b, "ingress")],
+                    [workloads(cast, cast.b, "egress"), vec![tunnel_v6(cast.b, "ingress")]].concat(),
+                )
+                .mentioning(TUNNEL_DEVICE_V6)
+        },
+    },
+    Fault {
+        name: "ipv6-route-missing",
+        description: "one node has no route to another node's block of IPv6: packets leave bare by the default route",
+        incidents: &["projectcalico/calico#6273", "projectcalico/calico#9416"],
+        injection: Injection::Fabric(|cast| {
+            let route = to_block(cast, cast.b)?;
+            cast.on(cast.a, |nl| nl.delete_route(&route))?;
+            mended_by_felix(cast.a)
+        }),
+        expect: |cast| one_way(cast, "route-missing").at(from_pods(cast), vec![tunnel_v6(cast.a, "egress")]),
+    },
+    Fault {
+        name: "ipv6-route-wrong-device",
+        description: "a route to a block of IPv6 was changed in place to lead out of the underlay device, without the tunnel",
+        incidents: &["projectcalico/calico#9687"],
+        injection: Injection::Fabric(|cast| {
+            let block = Cast::v6(cast.b)?.block();
+            replace(cast, &Route::unicast(block, Some(GATEWAY_V6.into()), UNDERLAY_DEVICE, proto::BOOT))
+        }),
+        expect: |cast| {
+            one_way(cast, "route-wrong")
+                .at(from_pods(cast), vec![tunnel_v6(cast.a, "egress")])
+                .mentioning(UNDERLAY_DEVICE)
+        },
+    },
+    Fault {
+        name: "ipv6-route-wrong-next-hop",
+        description: "a route to a block of IPv6 leads through a third node's VTEP: traffic passes, in transit, against intent",
+        incidents: &["projectcalico/calico PR #12959"],
+        injection: Injection::Fabric(|cast| {
+            if !cast.has_third() {
+                return needs_third();
+            }
+            let mut route = to_block(cast, cast.b)?;
+            route.via = Some(Cast::v6(cast.c)?.tunnel_ip.into());
+            replace(cast, &route)
+        }),
+        expect: |cast| mentioning(one_way(cast, "route-wrong"), cast.c, |v6| v6.tunnel_ip.to_string()),
+    },
+    Fault {
+        name: "ipv6-route-blackholed",
+        description: "a block of IPv6 moved to another node, and its old owner still has the blackhole for it",
+        incidents: &["projectcalico/calico#6486"],
+        injection: Injection::Fabric(|cast| replace(cast, &Route::blackhole(Cast::v6(cast.b)?.block(), proto::FELIX))),
+        expect: |cast| one_way(cast, "route-wrong").mentioning("blackhole"),
+    },
+    Fault {
+        name: "ipv6-neighbor-missing",
+        description: "one node has no permanent neighbour for another's tunnel address of IPv6",
+        incidents: &["projectcalico/calico#9450"],
+        injection: Injection::Fabric(|cast| {
+            let address = Cast::v6(cast.b)?.tunnel_ip;
+            cast.on(cast.a, |nl| nl.delete_neighbour(TUNNEL_DEVICE_V6, address))?;
+            mended_by_felix(cast.a)
+        }),
+        expect: |cast| one_way(cast, "neighbor-missing"),
+    },
+    Fault {
+        name: "ipv6-neighbor-with-ipv4s-mac",
+        description: "one node's neighbour for another's tunnel address of IPv6 has the MAC of that node's tunnel of IPv4",
+        incidents: &["projectcalico/calico#7281"],
+        injection: Injection::Fabric(|cast| {
+            let address = Cast::v6(cast.b)?.tunnel_ip;
+            cast.on(cast.a, |nl| nl.replace_neighbour(TUNNEL_DEVICE_V6, address, cast.b.vtep_mac))?;
+            mended_by_felix(cast.a)
+        }),
+        expect: |cast| one_way(cast, "neighbor-wrong-mac").at(vec![tunnel_v6(cast.a, "egress")], vec![underlay(cast.a, "egress")]),
+    },
+    Fault {
+        name: "ipv6-fdb-missing",
+        description: "one node has no FDB entry for another's VTEP of IPv6",
+        incidents: &["projectcalico/calico PR #9576"],
+        injection: Injection::Fabric(|cast| {
+            let mac = Cast::v6(cast.b)?.vtep_mac;
+            cast.on(cast.a, |nl| nl.delete_fdb(TUNNEL_DEVICE_V6, &mac))?;
+            mended_by_felix(cast.a)
+        }),
+        expect: |cast| one_way(cast, "fdb-missing").at(vec![tunnel_v6(cast.a, "egress")], vec![underlay(cast.a, "egress")]),
+    },
+    Fault {
+        name: "ipv6-fdb-to-wrong-node",
+        description: "one node's FDB entry for another's VTEP of IPv6 points at a third node, which drops the frames as not its own",
+        incidents: &["projectcalico/calico#7281"],
+        injection: Injection::Fabric(|cast| {
+            if !cast.has_third() {
+                return needs_third();
+            }
+            let (mac, remote) = (Cast::v6(cast.b)?.vtep_mac, Cast::v6(cast.c)?.host_ip);
+            cast.on(cast.a, |nl| nl.replace_fdb(TUNNEL_DEVICE_V6, mac, remote))?;
+            mended_by_felix(cast.a)
+        }),
+        expect: |cast| mentioning(one_way(cast, "fdb-wrong-vtep"), cast.c, |v6| v6.host_ip.to_string()),
+    },
+    Fault {
+        name: "ipv6-blackhole-missing",
+        description: "the blackhole of a node's own block of IPv6 is missing: nothing fails yet",
+        incidents: &["projectcalico/calico commit 7ea6e12e21"],
+        injection: Injection::Fabric(|cast| {
+            let block = Cast::v6(cast.b)?.block().into();
+            let routes = block_routes(cast.fabric.spec(), cast.b, cast.fabric.nodes());
+            let own = routes
+                .iter()
+                .find(|route| route.dst == block)
+                .context("a node has a blackhole for its block")?;
+            cast.on(cast.b, |nl| nl.delete_route(own))?;
+            mended_by_felix(cast.b)
+        }),
+        expect: |cast| Expectation::node(cast, "blackhole-missing", Class::NotProgrammed, cast.b, &[Verdict::Forwarding]).warning(),
+    },
+    Fault {
+        name: "ipv6-underlay-drops-tunnel",
+        description: "the network drops the tunnel's UDP port over IPv6 between two nodes, and passes it over IPv4",
+        incidents: &["projectcalico/calico#3665"],
+        injection: Injection::Fabric(drops_tunnel),
+        expect: |cast| {
+            let blame = Blame::Between(cast.a.name.clone(), cast.b.name.clone());
+            let verdicts = [Verdict::Degraded, Verdict::Forwarding];
+            Expectation::cause(cast, "underlay-drops-tunnel", Class::NotForwarded, blame)
+                .verdict(cast.a, &verdicts)
+                .verdict(cast.b, &verdicts)
+                .at(
+                    vec![underlay(cast.a, "egress"), underlay(cast.b, "egress")],
+                    vec![underlay(cast.b, "ingress"), underlay(cast.a, "ingress")],
+                )
+        },
+    },
+    Fault {
+        name: "ipv6-pod-address-missing",
+        description: "a pod has lost its address of IPv6 and kept the one of IPv4",
+        incidents: &["projectcalico/calico#13858"],
+        injection: Injection::Fabric(|cast| {
+            let address = host_net(cast.pod_b.ip6.context("the pod has no IPv6")?);
+            cast.inside(&cast.pod_b, |nl| nl.delete_address(POD_DEVICE, address))?;
+            mended_by_cni(cast)
+        }),
+        expect: |cast| of_pod(cast, "pod-ip-mismatch"),
+    },
+    Fault {
+        name: "ipv6-pod-gateway-missing",
+        description: "a pod has no default route of IPv6: what reaches it is not answered",
+        incidents: &["projectcalico/calico#4779"],
+        injection: Injection::Fabric(|cast| {
+            cast.inside(&cast.pod_b, |nl| nl.delete_route(&pod_default_route_v6()))?;
+            mended_by_cni(cast)
+        }),
+        expect: |cast| Expectation::stale(cast, "pod-gateway-missing", &cast.pod_b),
+    },
+    Fault {
+        name: "ipv6-pod-route-missing",
+        description: "the node has no route to the address of IPv6 of one of its pods",
+        incidents: &["projectcalico/calico#5173"],
+        injection: Injection::Fabric(|cast| {
+            let route = pod_route_v6(&cast.pod_b).context("the pod has no IPv6")?;
+            cast.on(cast.b, |nl| nl.delete_route(&route))?;
+            mended_by_cni(cast)
+        }),
+        expect: |cast| of_pod(cast, "pod-route-missing"),
+    },
+    Fault {
+        name: "ipv6-spoofed-source",
+        description: "a node sends tunnel packets over IPv6 in the name of a third node's pod; no probe is hurt",
+        incidents: &["projectcalico/calico#13116"],
+        injection: Injection::Traffic(|cast| against_intent(cast, cast.pod_b.ip6, 0)),
+        expect: |cast| mentioning(seen(cast, "spoofed-source-seen", cast.c), cast.a, |v6| v6.host_ip.to_string()),
+    },
+    Fault {
+        name: "ipv6-vni-mismatch",
+        description: "a node sends tunnel packets over IPv6 with another network identifier than the cluster's; no probe is hurt",
+        incidents: &["projectcalico/calico#11910"],
+        injection: Injection::Traffic(|cast| against_intent(cast, cast.pod_a.ip6, 7)),
+        expect: |cast| seen(cast, "vni-mismatch-seen", cast.a),
+    },
+    Fault {
+        name: "ipv6-bare-leak",
+        description: "a process on a node sends to a pod's address of IPv6 past the tunnel, though every route is right; no probe is hurt",
+        incidents: &["projectcalico/calico#4869"],
+        injection: Injection::Traffic(|cast| {
+            let pod = first_pod_v6(cast, cast.c)?;
+            Traffic::bare(&cast.fabric.node_netns(cast.a)?, UNDERLAY_DEVICE, pod)
+        }),
+        expect: |cast| seen(cast, "unencapsulated-leak", cast.a),
+    },
+];
+
+/// A fault that cuts `node-b` off from all others in IPv6: half of what it does fails.
+fn whole_node(cast: &Cast<'_>, code: &str) -> Expectation {
+    Expectation::node(cast, code, Class::NotProgrammed, cast.b, &[Verdict::Degraded])
+}
+
+/// A fault on `node-a`'s way to `node-b`.
+fn one_way(cast: &Cast<'_>, code: &str) -> Expectation {
+    Expectation::node(cast, code, Class::NotProgrammed, cast.a, &[Verdict::Degraded])
+}
+
+/// A pod that IPv6 does not reach.
+fn of_pod(cast: &Cast<'_>, code: &str) -> Expectation {
+    let expectation = Expectation::stale(cast, code, &cast.pod_b);
+    cast.pod_b
+        .ip6
+        .iter()
+        .fold(expectation, |expectation, ip| expectation.mentioning(&ip.to_string()))
+}
+
+/// Packets that a node was seen to send, or to get: nothing fails.
+fn seen(cast: &Cast<'_>, code: &str, node: &Node) -> Expectation {
+    Expectation::node(cast, code, Class::NotForwarded, node, &[Verdict::Forwarding]).warning()
+}
+
+fn mentioning(expectation: Expectation, node: &Node, word: fn(&crate::fabric::plan::NodeV6) -> String) -> Expectation {
+    node.v6
+        .iter()
+        .fold(expectation, |expectation, v6| expectation.mentioning(&word(v6)))
+}
+
+/// The last points at which a lost packet is seen on `node-a`.
+fn from_pods(cast: &Cast<'_>) -> Vec<String> {
+    let mut hops = workloads(cast, cast.a, "ingress");
+    hops.push(format!("{}/host/egress", cast.a.name));
+    hops.push(underlay(cast.a, "egress"));
+    hops
+}
+
+fn mended_by_felix(node: &Node) -> Result<Outcome> {
+    injected(vec![Step::Tunnel(node.name.clone())])
+}
+
+fn mended_by_cni(cast: &Cast<'_>) -> Result<Outcome> {
+    injected(vec![Step::Pod(cast.pod_b.name.clone())])
+}
+
+fn replace(cast: &Cast<'_>, route: &Route) -> Result<Outcome> {
+    cast.on(cast.a, |nl| nl.replace_route(route))?;
+    mended_by_felix(cast.a)
+}
+
+fn to_block(cast: &Cast<'_>, to: &Node) -> Result<Route> {
+    tunnel_route(cast.fabric.spec(), to, Cast::v6(to)?.block()).context("the fabric has no tunnel of IPv6")
+}
+
+fn first_pod_v6(cast: &Cast<'_>, node: &Node) -> Result<std::net::Ipv6Addr> {
+    let pods = cast.pods_of(node);
+    let first = pods.first().and_then(|pod| pod.ip6);
+    first.with_context(|| format!("{} has no pod with IPv6", node.name))
+}
+
+fn forwarding_off(cast: &Cast<'_>) -> Result<Outcome> {
+    const KEY: &str = "net/ipv6/conf/all/forwarding";
+    cast.fabric.node_netns(cast.b)?.run(|| sysctl::set(KEY, "0"))?;
+    // Switching it on again switches it on for every device, which is how it was.
+    injected(vec![Step::Sysctl {
+        netns: cast.b.netns.clone(),
+        key: KEY.to_owned(),
+        value: "1".to_owned(),
+    }])
+}
+
+/// The kernel flushes the device's permanent neighbours when its MAC changes: that is a consequence.
+fn mac_of_ipv4(cast: &Cast<'_>) -> Result<Outcome> {
+    let mac = netlink_packet_route::link::LinkAttribute::Address(cast.b.vtep_mac.to_vec());
+    cast.on(cast.b, |nl| nl.change_link(TUNNEL_DEVICE_V6, vec![mac]))?;
+    mended_by_felix(cast.b)
+}
+
+/// The switch's own table, with a chain for what comes in from each of two nodes.
+fn drops_tunnel(cast: &Cast<'_>) -> Result<Outcome> {
+    const TABLE: &str = "switch_ipv6";
+    let port = cast.fabric.spec().port;
+    let ways = [(cast.a, Cast::v6(cast.b)?), (cast.b, Cast::v6(cast.a)?)];
+    cast.fabric.switch_netns()?.run(|| {
+        let mut batch = Batch::new();
+        batch.table(Family::Netdev, TABLE);
+        for (from, to) in ways {
+            let hook = Hook {
+                kind: "filter",
+                number: hook::NETDEV_INGRESS,
+                priority: 0,
+                device: Some(from.switch_port.clone()),
+            };
+            let chain = format!("from-{}", from.name);
+            batch.chain(Family::Netdev, TABLE, &chain, Some(&hook));
+            let rule = rules::all(&[
+                rules::ipv6(),
+                rules::between_v6(Cast::v6(from)?.host_ip, to.host_ip),
+                rules::udp_dport(port),
+                rules::count_and(Rule::Drop),
+            ]);
+            batch.rule(Family::Netdev, (TABLE, &chain), false, &rule, None);
+        }
+        batch.commit()
+    })?;
+    injected(vec![Step::DropTable {
+        netns: cast.fabric.spec().switch_netns(),
+        family: Family::Netdev,
+        table: TABLE.to_owned(),
+    }])
+}
+
+/// From `node-a`'s host to `node-c`'s tunnel of IPv6, as if `source` sent it, with a VNI that is off by so much.
+fn against_intent(cast: &Cast<'_>, source: Option<std::net::Ipv6Addr>, vni_off_by: u32) -> Result<Traffic> {
+    let spec = cast.fabric.spec();
+    let source = source.context("the pod has no IPv6")?;
+    let inner = datagram_v6(source, first_pod_v6(cast, cast.c)?);
+    let to = std::net::SocketAddr::new(Cast::v6(cast.c)?.host_ip.into(), spec.port);
+    Traffic::in_vxlan(&cast.fabric.node_netns(cast.a)?, to, spec.vni + vni_off_by, &inner)
+}

@@ -94,9 +94,12 @@ fn ipv4_passes(cast: &Cast<'_>, what: &str) {
 /// What passes under each fault, with neighbour tables cold.
 fn expected(name: &str) -> Passes {
     match name {
-        "ipv6-tunnel-down" | "ipv6-tunnel-gone" | "ipv6-tunnel-wrong-vni" | "ipv6-vtep-mac-of-ipv4" | "ipv6-underlay-drops-tunnel" => {
-            NODE_B_CUT
-        }
+        "ipv6-tunnel-down"
+        | "ipv6-tunnel-gone"
+        | "ipv6-tunnel-wrong-vni"
+        | "ipv6-vtep-mac-of-ipv4"
+        | "ipv6-underlay-drops-tunnel"
+        | "ipv6-underlay-filters-discovery" => NODE_B_CUT,
         "ipv6-route-missing"
         | "ipv6-route-wrong-device"
         | "ipv6-route-blackholed"
@@ -106,7 +109,7 @@ fn expected(name: &str) -> Passes {
         | "ipv6-fdb-to-wrong-node" => A_TO_B_CUT,
         // The host itself does not forward: it sends and receives.
         "ipv6-forwarding-off" => Passes { host: true, ..NODE_B_CUT },
-        "ipv6-pod-address-missing" => Passes {
+        "ipv6-pod-address-missing" | "ipv6-pod-discovery-filtered" => Passes {
             echo: false,
             large: false,
             back: false,

@@ -17,7 +17,7 @@ use crate::{
     },
     foreign::traffic::{Traffic, datagram_v6},
     nft::{Batch, Family, Hook, Verdict as Rule, hook, rules},
-    nl::{Route, host_net, proto},
+    nl::{Route, Rtnl, host_net, proto},
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -218,6 +218,20 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
+        name: "ipv6-underlay-filters-discovery",
+        description: "the network filters neighbour discovery of a node: once tables are cold nobody finds it by IPv6, and it finds nobody",
+        incidents: &[],
+        injection: Injection::Fabric(filters_discovery),
+        expect: |cast| whole_node(cast, "node-cut-off"),
+    },
+    Fault {
+        name: "ipv6-pod-discovery-filtered",
+        description: "neighbour discovery between a node and one of its pods is filtered: once tables are cold neither finds the other",
+        incidents: &[],
+        injection: Injection::Fabric(pod_discovery_filtered),
+        expect: |cast| Expectation::stale(cast, "pod-unresponsive", &cast.pod_b),
+    },
+    Fault {
         name: "ipv6-pod-address-missing",
         description: "a pod has lost its address of IPv6 and kept the one of IPv4",
         incidents: &["projectcalico/calico#13858"],
@@ -354,38 +368,99 @@ fn mac_of_ipv4(cast: &Cast<'_>) -> Result<Outcome> {
     mended_by_felix(cast.b)
 }
 
-/// The switch's own table, with a chain for what comes in from each of two nodes.
-fn drops_tunnel(cast: &Cast<'_>) -> Result<Outcome> {
-    const TABLE: &str = "switch_ipv6";
-    let port = cast.fabric.spec().port;
-    let ways = [(cast.a, Cast::v6(cast.b)?), (cast.b, Cast::v6(cast.a)?)];
-    cast.fabric.switch_netns()?.run(|| {
-        let mut batch = Batch::new();
-        batch.table(Family::Netdev, TABLE);
-        for (from, to) in ways {
-            let hook = Hook {
-                kind: "filter",
-                number: hook::NETDEV_INGRESS,
-                priority: 0,
-                device: Some(from.switch_port.clone()),
-            };
-            let chain = format!("from-{}", from.name);
-            batch.chain(Family::Netdev, TABLE, &chain, Some(&hook));
-            let rule = rules::all(&[
-                rules::ipv6(),
-                rules::between_v6(Cast::v6(from)?.host_ip, to.host_ip),
-                rules::udp_dport(port),
-                rules::count_and(Rule::Drop),
-            ]);
-            batch.rule(Family::Netdev, (TABLE, &chain), false, &rule, None);
-        }
-        batch.commit()
-    })?;
-    injected(vec![Step::DropTable {
-        netns: cast.fabric.spec().switch_netns(),
+/// The table of whoever filters IPv6.
+const TABLE: &str = "filter_ipv6";
+
+/// A chain in that table for what comes in from a node.
+fn chain_from(batch: &mut Batch, node: &Node) -> String {
+    let chain = format!("from-{}", node.name);
+    batch.chain(Family::Netdev, TABLE, &chain, Some(&ingress(&node.switch_port)));
+    chain
+}
+
+fn ingress(device: &str) -> Hook {
+    Hook {
+        kind: "filter",
+        number: hook::NETDEV_INGRESS,
+        priority: 0,
+        device: Some(device.to_owned()),
+    }
+}
+
+fn drop_table(netns: String) -> Step {
+    Step::DropTable {
+        netns,
         family: Family::Netdev,
         table: TABLE.to_owned(),
-    }])
+    }
+}
+
+fn drops_tunnel(cast: &Cast<'_>) -> Result<Outcome> {
+    let port = cast.fabric.spec().port;
+    let mut batch = Batch::new();
+    batch.table(Family::Netdev, TABLE);
+    for (from, to) in [(cast.a, cast.b), (cast.b, cast.a)] {
+        let chain = chain_from(&mut batch, from);
+        let rule = rules::all(&[
+            rules::ipv6(),
+            rules::between_v6(Cast::v6(from)?.host_ip, Cast::v6(to)?.host_ip),
+            rules::udp_dport(port),
+            rules::count_and(Rule::Drop),
+        ]);
+        batch.rule(Family::Netdev, (TABLE, &chain), false, &rule, None);
+    }
+    cast.fabric.switch_netns()?.run(|| batch.commit())?;
+    injected(vec![drop_table(cast.fabric.spec().switch_netns())])
+}
+
+/// What asks for a neighbour, and what answers: ICMPv6 types 135 and 136 (RFC 4861).
+const SOLICITATION_AND_ADVERTISEMENT: [u8; 2] = [135, 136];
+
+/// What `node-b` says of itself and asks, and what others ask about it: each of these teaches an address by the way.
+fn filters_discovery(cast: &Cast<'_>) -> Result<Outcome> {
+    let target = Cast::v6(cast.b)?.host_ip;
+    let mut batch = Batch::new();
+    batch.table(Family::Netdev, TABLE);
+    for node in cast.fabric.nodes() {
+        let chain = chain_from(&mut batch, node);
+        for kind in SOLICITATION_AND_ADVERTISEMENT {
+            let mut parts = vec![rules::ipv6(), rules::icmpv6_type(kind)];
+            if node.index != cast.b.index {
+                parts.push(rules::nd_target(target));
+            }
+            parts.push(rules::count_and(Rule::Drop));
+            batch.rule(Family::Netdev, (TABLE, &chain), false, &rules::all(&parts), None);
+        }
+    }
+    cast.fabric.switch_netns()?.run(|| batch.commit())?;
+    for node in cast.fabric.nodes() {
+        cast.on(node, |nl| nl.flush_dynamic_neighbours())?;
+    }
+    injected(vec![drop_table(cast.fabric.spec().switch_netns())])
+}
+
+/// At both ends of the pod's veth: each side's question would teach the other its address.
+fn pod_discovery_filtered(cast: &Cast<'_>) -> Result<Outcome> {
+    let ends = [
+        (cast.fabric.node_netns(cast.b)?, cast.pod_b.host_device.as_str()),
+        (cast.fabric.pod_netns(&cast.pod_b)?, POD_DEVICE),
+    ];
+    let mut steps = Vec::new();
+    for (netns, device) in ends {
+        netns.run(|| {
+            let mut batch = Batch::new();
+            batch.table(Family::Netdev, TABLE);
+            batch.chain(Family::Netdev, TABLE, "ingress", Some(&ingress(device)));
+            for kind in SOLICITATION_AND_ADVERTISEMENT {
+                let rule = rules::all(&[rules::ipv6(), rules::icmpv6_type(kind), rules::count_and(Rule::Drop)]);
+                batch.rule(Family::Netdev, (TABLE, "ingress"), false, &rule, None);
+            }
+            batch.commit()?;
+            Rtnl::open()?.flush_dynamic_neighbours()
+        })?;
+        steps.push(drop_table(netns.name().to_owned()));
+    }
+    injected(steps)
 }
 
 /// From `node-a`'s host to `node-c`'s tunnel of IPv6, as if `source` sent it, with a VNI that is off by so much.

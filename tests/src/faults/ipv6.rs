@@ -222,14 +222,26 @@ pub(super) const FAULTS: &[Fault] = &[
         description: "the network filters neighbour discovery of a node: once tables are cold nobody finds it by IPv6, and it finds nobody",
         incidents: &[],
         injection: Injection::Fabric(filters_discovery),
-        expect: |cast| whole_node(cast, "node-cut-off"),
+        expect: |cast| {
+            // IPv4 reaches it: the node is not cut off, its tunnel of IPv6 is. Who waits for an answer has sent nothing yet.
+            let blame = Blame::Between(cast.a.name.clone(), cast.b.name.clone());
+            let mut expectation = Expectation::cause(cast, "underlay-drops-tunnel", Class::NotForwarded, blame);
+            for node in cast.fabric.nodes() {
+                expectation = expectation.verdict(node, &[Verdict::Degraded]);
+            }
+            expectation.mentioning("link-layer address")
+        },
     },
     Fault {
         name: "ipv6-pod-discovery-filtered",
         description: "neighbour discovery between a node and one of its pods is filtered: once tables are cold neither finds the other",
         incidents: &[],
         injection: Injection::Fabric(pod_discovery_filtered),
-        expect: |cast| Expectation::stale(cast, "pod-unresponsive", &cast.pod_b),
+        expect: |cast| {
+            let mut expectation = Expectation::stale(cast, "pod-unresponsive", &cast.pod_b);
+            expectation.class = Class::NotForwarded;
+            expectation
+        },
     },
     Fault {
         name: "ipv6-pod-address-missing",

@@ -151,8 +151,9 @@ impl Scene<'_> {
         }
         if expected.code.is_some() && detected.is_none() {
             wrong.push(format!(
-                "the continuous verdict did not name it within {} s",
-                DETECTION_DEADLINE.as_secs()
+                "the continuous verdict did not name it within {} s; it says: {}",
+                DETECTION_DEADLINE.as_secs(),
+                troubles(&self.watch.now()).join("; ")
             ));
         }
         if wrong.is_empty() {

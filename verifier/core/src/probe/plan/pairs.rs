@@ -227,8 +227,14 @@ impl<'a> Builder<'a> {
         let of_pod = |end: &Endpoint| end.pod.as_ref().and_then(|pod| pods.get(pod)).copied();
         let of_tunnel = |t: &ExpectedTunnel| t.mtu.or_else(|| tunnels.get(&t.device).copied());
         // What a pod of another node carries is not known here, but all pods are made for the smallest of the cluster's ways
-        // (Felix writes it to `/var/lib/calico/mtu`): no more than any of this node's tunnels, of either family.
-        let smallest_tunnel = self.intent.tunnels.iter().filter_map(of_tunnel).min();
+        // (Felix writes it to `/var/lib/calico/mtu`): no more than any of this node's tunnels, of either family. Of a tunnel that is not
+        // there nothing is known: then what this node's own pods were made for.
+        let of_tunnels = || self.intent.tunnels.iter().map(of_tunnel);
+        let beside = of_tunnels()
+            .any(|mtu| mtu.is_none())
+            .then(|| pods.values().copied().min())
+            .flatten();
+        let smallest_tunnel = of_tunnels().flatten().chain(beside).min();
         let between = if from.node == to.node {
             None
         } else {

@@ -370,6 +370,30 @@ fn a_tunnel_of_each_family_leaves_pods_what_the_narrower_does() {
 }
 
 #[test]
+fn of_a_tunnel_that_is_gone_the_pods_still_tell() {
+    let mut intent = intent(0, 2, 1);
+    let mut second = intent.tunnels[0].clone();
+    second.device = String::from("vxlan-v6.calico");
+    second.mtu = None;
+    intent.tunnels.push(second);
+    let mut options = PlanOptions::default();
+    options.mtus.pods.insert(pod(0, 0), 1_430);
+    let large = |options: &PlanOptions| {
+        let plan = plan_full(&intent, options, &mut ids());
+        let of = plan
+            .probes
+            .iter()
+            .filter(|p| p.size == Size::Mtu && p.pair == PairKind::HostToRemotePod);
+        of.map(|p| p.length_bytes).collect::<BTreeSet<u32>>()
+    };
+    assert_eq!(large(&options), [1_430].into());
+    // Where the device is there it says so itself, and an old pod says nothing of new ones.
+    options.mtus.tunnels.insert("vxlan-v6.calico".into(), 1_440);
+    options.mtus.pods.insert(pod(0, 0), 1_400);
+    assert_eq!(large(&options), [1_440].into());
+}
+
+#[test]
 fn without_encapsulation_no_more_is_sent_than_a_pod_was_made_for() {
     // Across one subnet it goes as it is, to the others through a tunnel: that tunnel decided the pods' MTU.
     let mut intent = intent(0, 2, 1);

@@ -57,6 +57,9 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame
         });
         let between = format!("{between}{}", only_text(reports, &symptoms));
         let subject = describe(code, &symptoms, &between);
+        let programmed = (code == CauseCode::UnderlayDropsTunnel)
+            .then(|| unanswered(reports, &edges, &symptoms))
+            .flatten();
         out.push((
             Blame {
                 code,
@@ -64,7 +67,7 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame
                 towards,
                 pod: None,
                 subject,
-                programmed: None,
+                programmed,
             },
             symptoms,
         ));
@@ -96,6 +99,25 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
     }
     groups.retain(|_, symptoms| !symptoms.is_empty());
 }
+
+/// Which nodes still wait for the link-layer address of another: what they would send there has not left them. A network that loses ARP or
+/// neighbour discovery loses the tunnel of that family with it, and only a cold table shows it.
+fn unanswered(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, symptoms: &[&Symptom]) -> Option<String> {
+    let v6 = symptoms.iter().all(|s| s.to.ip.is_ipv6());
+    let waits = |(from, to): &(NodeName, NodeName)| {
+        let report = reports.get(from)?;
+        let hosts = if v6 { &report.host_ips6 } else { &report.host_ips };
+        let ip = hosts.get(to)?;
+        let waiting = report.unresolved.iter().any(|(_, x)| x == ip);
+        waiting.then(|| format!("{from} has no link-layer address of {ip} ({to})"))
+    };
+    let waiting: Vec<String> = edges.iter().filter_map(waits).take(UNANSWERED_MAX).collect();
+    let how = if v6 { "neighbour discovery (ICMPv6 135 and 136)" } else { "ARP" };
+    (!waiting.is_empty()).then(|| format!("{}: {how} is not answered", waiting.join(", ")))
+}
+
+/// As many as a person reads.
+const UNANSWERED_MAX: usize = 4;
 
 type Hits<'s> = Vec<(Blame, Vec<&'s Symptom>)>;
 

@@ -270,11 +270,16 @@ fn both_told_to_program_the_routes_is_a_contradiction() {
 /// The demonstration itself, with agents, on a few faults of each encapsulation: that cause, that node, that place, and no other root.
 #[test]
 fn the_verifier_is_right_about_a_short_selection() {
-    const SELECTION: [(Encapsulation, &str, &[&str]); 2] = [
+    const SELECTION: [(Encapsulation, &str, &[&str]); 3] = [
         (
             Encapsulation::VxlanCrossSubnet,
             "vxlan-cross-subnet",
             &["far-node-without-tunnel", "neighbour-through-tunnel", "spoofed-source"],
+        ),
+        (
+            Encapsulation::VxlanDualStack,
+            "vxlan-dual-stack",
+            &["ipv6-route-missing", "ipv6-underlay-drops-tunnel", "ipv6-spoofed-source"],
         ),
         (
             Encapsulation::None,

@@ -127,7 +127,11 @@ fn exists(intent: &NodeIntent, end: &Endpoint) -> bool {
         return workload.is_some_and(|workload| !workload.terminating && workload.addresses.contains(&end.ip));
     }
     let peer = intent.peers.get(&end.node);
-    peer.is_some_and(|peer| peer.pods.iter().any(|known| known.pod == *pod && known.addresses().any(|ip| ip == end.ip)))
+    peer.is_some_and(|peer| {
+        peer.pods
+            .iter()
+            .any(|known| known.pod == *pod && known.addresses().any(|ip| ip == end.ip))
+    })
 }
 
 /// Asks the peers what they saw: the far ends, and while something fails and the peers are few, all of them, since a packet may have gone

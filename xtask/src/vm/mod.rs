@@ -78,7 +78,7 @@ const SUITES: [Suite; 5] = [
         what: "fabrics of every encapsulation besides plain VXLAN: healthy, and the faults of each",
         seconds: 7200,
         ci: true,
-        ci_only: &["ipip/far-tunnel-down"],
+        ci_only: &["ipip/far-tunnel-down", "vxlan-dual-stack/ipv6-fdb-missing"],
         rounds: (20, 1),
     },
     Suite {

@@ -4,7 +4,7 @@ use super::{
     Reports,
     family::only_text,
     latency::lossy_text,
-    residual::{Blame, by_chance},
+    residual::{Blame, by_chance, only_by_place},
 };
 use crate::{
     names::NodeName,
@@ -85,7 +85,7 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
         .filter_map(|(blame, _)| Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), blame.clone())))
         .collect();
     let mut moved: Vec<(Blame, &Symptom)> = Vec::new();
-    for (_, symptoms) in groups.iter_mut().filter(|(blame, _)| blame.code == CauseCode::UnexplainedLoss) {
+    for (_, symptoms) in groups.iter_mut().filter(|(blame, _)| only_by_place(blame)) {
         symptoms.retain(|symptom| match lossy.get(&pair(&symptom.from.node, &symptom.to.node)) {
             Some(blame) if by_chance(symptom) => {
                 moved.push((blame.clone(), symptom));

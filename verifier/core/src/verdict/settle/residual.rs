@@ -422,8 +422,20 @@ fn filter_by_drop(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Op
         towards: None,
         pod: None,
         subject: format!("{}, rule without a counter", stage_name(hook)),
-        programmed: Some("no counter moved: table and chain cannot be named".to_string()),
+        programmed: Some(NO_COUNTER.to_string()),
     })
+}
+
+/// What is said of a filter that only the kernel's record of a drop tells of.
+const NO_COUNTER: &str = "no counter moved: table and chain cannot be named";
+
+/// Whether nothing but the place where packets were thrown away speaks for a blame: no state, and no counter.
+pub(super) fn only_by_place(blame: &Blame) -> bool {
+    match blame.code {
+        CauseCode::UnexplainedLoss => true,
+        CauseCode::FilterDrop => blame.programmed.as_deref() == Some(NO_COUNTER),
+        _ => false,
+    }
 }
 
 fn fabric(code: CauseCode, place: &Place, symptom: &Symptom) -> Blame {

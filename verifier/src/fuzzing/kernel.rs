@@ -92,9 +92,11 @@ pub(super) fn iptables_legacy(bytes: &[u8]) {
     let Some((info, entries)) = bytes.split_at_checked(legacy::INFO_BYTES) else {
         return;
     };
-    if let Ok((rules, chains)) = legacy::parse("filter", info, entries) {
-        assert!(rules.len() <= entries.len() / legacy::ENTRY_BYTES, "more rules than bytes");
-        assert!(chains.len() <= entries.len() / legacy::ENTRY_BYTES, "more policies than entries");
+    for layout in [&legacy::IPV4, &legacy::IPV6] {
+        if let Ok((rules, chains)) = legacy::parse(layout, "filter", info, entries) {
+            assert!(rules.len() <= entries.len() / layout.entry_bytes, "more rules than bytes");
+            assert!(chains.len() <= entries.len() / layout.entry_bytes, "more policies than entries");
+        }
     }
 }
 

@@ -55,6 +55,10 @@ fn ipip(context: HostContext) -> HostContext {
     }
 }
 
+fn ipv6(context: HostContext) -> HostContext {
+    HostContext { ipv6: true, ..context }
+}
+
 fn chains(context: HostContext, all: &[(FilterBackend, &str)]) -> HostContext {
     HostContext {
         chains: Some(all.iter().map(|(backend, chain)| (*backend, (*chain).to_owned())).collect()),
@@ -71,6 +75,26 @@ fn upgraded(fake: &Fake) {
 
 /// Kernel, sysctls, iptables.
 const CASES: &[Case] = &[
+    // IPv6 beside IPv4
+    knowing("forwarding of IPv6 off, where pods have it", |_| {}, ipv6, &[IpForwardDisabled]),
+    knowing(
+        "IPv6 disabled on the host",
+        |f| {
+            f.write("proc/sys/net/ipv6/conf/all/forwarding", "1\n");
+            f.write("proc/sys/net/ipv6/conf/all/disable_ipv6", "1\n");
+        },
+        ipv6,
+        &[SysctlWrong],
+    ),
+    knowing(
+        "hardening file switches forwarding of IPv6 off at boot",
+        |f| {
+            f.write("proc/sys/net/ipv6/conf/all/forwarding", "1\n");
+            f.write("etc/sysctl.d/99-zz-cis.conf", "net.ipv6.conf.all.forwarding = 0\n");
+        },
+        ipv6,
+        &[SysctlNotPersistent],
+    ),
     // the kernel
     case(
         "kernel upgraded, extra modules left behind",

@@ -14,6 +14,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::net::IpAddr;
 
 /// A node's profile.
 pub fn profile(snapshot: &NodeSnapshot) -> Profile {
@@ -143,7 +144,7 @@ fn of_state(out: &mut Profile, state: &NodeState, intent: Option<&NodeIntent>) {
             .seen()
             .into_iter()
             .flatten()
-            .filter(|a| a.index == link.index && a.ip.addr().is_ipv4())
+            .filter(|a| a.index == link.index && !matches!(a.ip.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local()))
             .count();
         if state.addresses.is_complete() {
             out.fact(key("addresses"), 90, addresses);

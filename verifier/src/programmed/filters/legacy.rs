@@ -1,8 +1,9 @@
-//! x_tables (iptables-legacy) by socket options: `include/uapi/linux/netfilter_ipv4/ip_tables.h` and `netfilter/x_tables.h`.
+//! x_tables (iptables-legacy, ip6tables-legacy) by socket options: `include/uapi/linux/netfilter_ipv4/ip_tables.h`,
+//! `netfilter_ipv6/ip6_tables.h` and `netfilter/x_tables.h`.
 //!
 //! Only tables that the kernel already has are read (`/proc/net/ip_tables_names`): asking for another one would load its module.
 
-use super::{Filters, nftables::target};
+use super::{Filters, joined, nftables::target};
 use crate::programmed::netns::Netns;
 use std::{
     io,
@@ -13,14 +14,52 @@ use verifier_core::{
     programmed::{BaseChain, FilterBackend, FilterRule, FilterVerdict},
 };
 
-const IPT_SO_GET_INFO: i32 = 64;
-const IPT_SO_GET_ENTRIES: i32 = 65;
-/// `struct ipt_getinfo`: name, valid hooks, five entries, five underflows, number of entries, size.
+/// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
+const GET_INFO: i32 = 64;
+/// `IPT_SO_GET_ENTRIES` and `IP6T_SO_GET_ENTRIES`.
+const GET_ENTRIES: i32 = 65;
+/// `struct ipt_getinfo` and `struct ip6t_getinfo`: name, valid hooks, five entries, five underflows, number of entries, size.
 pub(crate) const INFO_BYTES: usize = 32 + 4 + 20 + 20 + 4 + 4;
 /// `struct ipt_get_entries` up to its entries, which are aligned to 8.
 const ENTRIES_HEAD_BYTES: usize = 40;
-/// `struct ipt_entry` up to its matches.
-pub(crate) const ENTRY_BYTES: usize = 112;
+
+/// Where the two families differ.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Family as nft prints it.
+    pub(crate) family: &'static str,
+    names: &'static str,
+    domain: socket2::Domain,
+    level: i32,
+    /// Bytes of an entry up to its matches.
+    pub(crate) entry_bytes: usize,
+    /// Offset of `target_offset`; `next_offset` follows it.
+    target_at: usize,
+    counters_at: usize,
+}
+
+/// `struct ipt_entry`.
+pub(crate) const IPV4: Layout = Layout {
+    family: "ip",
+    names: "/proc/thread-self/net/ip_tables_names",
+    domain: socket2::Domain::IPV4,
+    level: libc::SOL_IP,
+    entry_bytes: 112,
+    target_at: 88,
+    counters_at: 96,
+};
+
+/// `struct ip6t_entry`: `struct ip6t_ip6` has 136 bytes where `struct ipt_ip` has 84.
+pub(crate) const IPV6: Layout = Layout {
+    family: "ip6",
+    names: "/proc/thread-self/net/ip6_tables_names",
+    domain: socket2::Domain::IPV6,
+    level: libc::SOL_IPV6,
+    entry_bytes: 168,
+    target_at: 140,
+    counters_at: 152,
+};
+
 /// A rule set larger than this is refused rather than copied.
 const SIZE_MAX: usize = 64 << 20;
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
@@ -37,8 +76,17 @@ pub(crate) enum LegacyError {
     TooLarge { table: String, bytes: usize },
 }
 
+/// The tables of both families.
 pub(super) fn look(ns: &Netns) -> Filters {
-    let names = match ns.run_in(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")) {
+    let (v4, v6) = (look_at(&IPV4, ns), look_at(&IPV6, ns));
+    Filters {
+        rules: joined(v4.rules, v6.rules),
+        base_chains: joined(v4.base_chains, v6.base_chains),
+    }
+}
+
+fn look_at(layout: &'static Layout, ns: &Netns) -> Filters {
+    let names = match ns.run_in(|| std::fs::read_to_string(layout.names)) {
         Ok(Ok(names)) => names,
         // No such file: the kernel has no x_tables, so there is nothing to miss.
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -49,14 +97,14 @@ pub(super) fn look(ns: &Netns) -> Filters {
     let mut socket = None;
     for table in names.lines().filter(|name| !name.is_empty()) {
         if socket.is_none() {
-            let raw = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::from(255)));
+            let raw = || socket2::Socket::new(layout.domain, socket2::Type::RAW, Some(socket2::Protocol::from(255)));
             match ns.open_in("a raw socket", raw) {
                 Ok(opened) => socket = Some(OwnedFd::from(opened)),
                 Err(error) => return failed(&error.to_string()),
             }
         }
         let Some(socket) = &socket else { continue };
-        match read(socket, table) {
+        match read(layout, socket, table) {
             Ok((own_rules, own_chains)) => {
                 rules.extend(own_rules);
                 chains.extend(own_chains);
@@ -78,23 +126,15 @@ fn failed(why: &str) -> Filters {
     }
 }
 
-/// `getsockopt(SOL_IP, option)` into `buffer`.
-fn get(socket: &OwnedFd, option: i32, buffer: &mut [u8]) -> io::Result<()> {
+/// `getsockopt(level, option)` into `buffer`.
+fn get(socket: &OwnedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<()> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the kernel reads and writes at most `length` bytes at the pointer, which are the buffer's, and writes the length back.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_IP,
-            option,
-            buffer.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn read(socket: &OwnedFd, table: &str) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
+fn read(layout: &Layout, socket: &OwnedFd, table: &str) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
     let refused = |source| LegacyError::Refused {
         table: table.to_owned(),
         source,
@@ -104,7 +144,7 @@ fn read(socket: &OwnedFd, table: &str) -> Result<(Vec<FilterRule>, Vec<BaseChain
     for _ in 0..4 {
         let mut info = [0; INFO_BYTES];
         name_into(&mut info, table);
-        get(socket, IPT_SO_GET_INFO, &mut info).map_err(refused)?;
+        get(socket, layout.level, GET_INFO, &mut info).map_err(refused)?;
         let size = word(&info, 80).unwrap_or(0) as usize;
         if size > SIZE_MAX {
             return Err(LegacyError::TooLarge {
@@ -115,8 +155,8 @@ fn read(socket: &OwnedFd, table: &str) -> Result<(Vec<FilterRule>, Vec<BaseChain
         let mut entries = vec![0; ENTRIES_HEAD_BYTES + size];
         name_into(&mut entries, table);
         entries[32..36].copy_from_slice(&(size as u32).to_ne_bytes());
-        match get(socket, IPT_SO_GET_ENTRIES, &mut entries) {
-            Ok(()) => return parse(table, &info, &entries[ENTRIES_HEAD_BYTES..]),
+        match get(socket, layout.level, GET_ENTRIES, &mut entries) {
+            Ok(()) => return parse(layout, table, &info, &entries[ENTRIES_HEAD_BYTES..]),
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => last = Some(error),
             Err(error) => return Err(refused(error)),
         }
@@ -149,7 +189,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Rules and base chains of a table: `struct ipt_getinfo`, then its entries.
-pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
+pub(crate) fn parse(layout: &Layout, table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<FilterRule>, Vec<BaseChain>), LegacyError> {
+    let entry_bytes = layout.entry_bytes;
     let bad = |at| LegacyError::Layout {
         table: table.to_owned(),
         at,
@@ -163,11 +204,11 @@ pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<Filter
     let mut chain = String::new();
     let (mut at, mut position) = (0_usize, 0_u64);
     while at < blob.len() {
-        let entry = blob.get(at..at + ENTRY_BYTES).ok_or_else(|| bad(at))?;
-        let target_at = usize::from(half(entry, 88).ok_or_else(|| bad(at))?);
-        let next = usize::from(half(entry, 90).ok_or_else(|| bad(at))?);
+        let entry = blob.get(at..at + entry_bytes).ok_or_else(|| bad(at))?;
+        let target_at = usize::from(half(entry, layout.target_at).ok_or_else(|| bad(at))?);
+        let next = usize::from(half(entry, layout.target_at + 2).ok_or_else(|| bad(at))?);
         // The walk must go forward, or it would not end.
-        if next < ENTRY_BYTES + 32 || target_at < ENTRY_BYTES || target_at + 32 > next {
+        if next < entry_bytes + 32 || target_at < entry_bytes || target_at + 32 > next {
             return Err(bad(at));
         }
         let target_bytes = blob.get(at + target_at..at + next).ok_or_else(|| bad(at))?;
@@ -185,7 +226,7 @@ pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<Filter
             position = 1;
         }
         let policy = hooks.iter().find(|(_, _, underflow)| *underflow as usize == at);
-        let packets = long(entry, 96);
+        let packets = long(entry, layout.counters_at);
         let verdict = if name.is_empty() {
             // The standard target: a verdict below zero, minus one, negated; a jump from zero on.
             match word(target_bytes, 32).map(u32::cast_signed) {
@@ -198,12 +239,12 @@ pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<Filter
         let endpoint = chain.starts_with("cali-tw-") || chain.starts_with("cali-fw-");
         if let Some((hook, ..)) = policy {
             let drop = verdict == Some(FilterVerdict::Drop);
-            chains.push(base(table, *hook, drop));
+            chains.push(base(layout, table, *hook, drop));
         }
         if verdict.is_some() || endpoint {
             rules.push(FilterRule {
                 backend: FilterBackend::Legacy,
-                family: "ip".to_owned(),
+                family: layout.family.to_owned(),
                 table: table.to_owned(),
                 chain: chain.clone(),
                 handle: if policy.is_some() { None } else { Some(position) },
@@ -218,10 +259,10 @@ pub(crate) fn parse(table: &str, info: &[u8], blob: &[u8]) -> Result<(Vec<Filter
     Ok((rules, chains))
 }
 
-fn base(table: &str, hook: usize, policy_drop: bool) -> BaseChain {
+fn base(layout: &Layout, table: &str, hook: usize, policy_drop: bool) -> BaseChain {
     BaseChain {
         backend: FilterBackend::Legacy,
-        family: "ip".to_owned(),
+        family: layout.family.to_owned(),
         table: table.to_owned(),
         chain: CHAINS.get(hook).copied().unwrap_or("?").to_owned(),
         hook: HOOKS.get(hook).copied().unwrap_or("?").to_owned(),
@@ -234,22 +275,59 @@ fn base(table: &str, hook: usize, policy_drop: bool) -> BaseChain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::programmed::testing::{TestNs, root};
     use proptest::prelude::*;
 
     /// An entry as the kernel lays it out: no matches, one target.
-    fn entry(name: &str, tail: &[u8], packets: u64) -> Vec<u8> {
-        let next = (ENTRY_BYTES + 32 + tail.len()).next_multiple_of(8);
+    fn entry(layout: &Layout, name: &str, tail: &[u8], packets: u64) -> Vec<u8> {
+        let (head, at) = (layout.entry_bytes, layout.target_at);
+        let next = (head + 32 + tail.len()).next_multiple_of(8);
         let mut bytes = vec![0; next];
-        bytes[88..90].copy_from_slice(&(ENTRY_BYTES as u16).to_ne_bytes());
-        bytes[90..92].copy_from_slice(&(next as u16).to_ne_bytes());
-        bytes[96..104].copy_from_slice(&packets.to_ne_bytes());
-        bytes[ENTRY_BYTES + 2..ENTRY_BYTES + 2 + name.len()].copy_from_slice(name.as_bytes());
-        bytes[ENTRY_BYTES + 32..ENTRY_BYTES + 32 + tail.len()].copy_from_slice(tail);
+        bytes[at..at + 2].copy_from_slice(&(head as u16).to_ne_bytes());
+        bytes[at + 2..at + 4].copy_from_slice(&(next as u16).to_ne_bytes());
+        bytes[layout.counters_at..layout.counters_at + 8].copy_from_slice(&packets.to_ne_bytes());
+        bytes[head + 2..head + 2 + name.len()].copy_from_slice(name.as_bytes());
+        bytes[head + 32..head + 32 + tail.len()].copy_from_slice(tail);
         bytes
+    }
+
+    /// Asking for the table makes it: the layout and the walk are held against a real one, with its policies and the entry that ends it.
+    #[test]
+    fn the_kernels_own_empty_tables_are_read() {
+        if !root() {
+            return;
+        }
+        let ns = TestNs::new("legacy");
+        for layout in [&IPV4, &IPV6] {
+            let raw = || socket2::Socket::new(layout.domain, socket2::Type::RAW, Some(socket2::Protocol::from(255)));
+            let socket = OwnedFd::from(ns.netns().open_in("a raw socket", raw).unwrap());
+            let (rules, chains) = match read(layout, &socket, "filter") {
+                Ok(found) => found,
+                // A kernel without x_tables.
+                Err(LegacyError::Refused { source, .. }) if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENOPROTOOPT)) => {
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(rules, []);
+            let hooks: Vec<&str> = chains.iter().map(|c| c.hook.as_str()).collect();
+            assert_eq!(hooks, ["input", "forward", "output"]);
+            assert!(chains.iter().all(|c| c.family == layout.family && !c.policy_drop), "{chains:?}");
+            let seen = look(&ns.netns());
+            let seen = seen.base_chains.all().unwrap();
+            assert_eq!(seen.iter().filter(|c| c.family == layout.family).count(), 3);
+        }
     }
 
     #[test]
     fn chains_positions_and_policies() {
+        for layout in [&IPV4, &IPV6] {
+            chains_of(layout);
+        }
+    }
+
+    fn chains_of(layout: &Layout) {
+        let entry = |name: &str, tail: &[u8], packets| entry(layout, name, tail, packets);
         let drop = (-1_i32).to_ne_bytes();
         let accept = (-2_i32).to_ne_bytes();
         let mut blob = entry("", &drop, 7);
@@ -262,7 +340,7 @@ mod tests {
         info[32..36].copy_from_slice(&(1_u32 << 2).to_ne_bytes());
         info[36 + 8..36 + 12].copy_from_slice(&0_u32.to_ne_bytes());
         info[56 + 8..56 + 12].copy_from_slice(&underflow.to_ne_bytes());
-        let (rules, chains) = parse("filter", &info, &blob).unwrap();
+        let (rules, chains) = parse(layout, "filter", &info, &blob).unwrap();
         assert_eq!(chains.len(), 1);
         assert!(!chains[0].policy_drop);
         assert_eq!(rules.len(), 2, "{rules:?}");
@@ -276,7 +354,8 @@ mod tests {
     proptest! {
         #[test]
         fn foreign_bytes_never_panic(info in proptest::collection::vec(any::<u8>(), INFO_BYTES), blob in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse("filter", &info, &blob);
+            let _ = parse(&IPV4, "filter", &info, &blob);
+            let _ = parse(&IPV6, "filter", &info, &blob);
         }
     }
 }

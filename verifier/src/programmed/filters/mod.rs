@@ -47,7 +47,7 @@ pub async fn look_async(ns: &Netns) -> Filters {
     }
 }
 
-/// Both backends' evidence as one: what either lacks is lacking.
+/// Two looks' evidence as one: what either lacks is lacking.
 fn joined<T>(one: Evidence<Vec<T>>, other: Evidence<Vec<T>>) -> Evidence<Vec<T>> {
     match (one, other) {
         (Evidence::Unavailable { gap }, Evidence::Unavailable { .. }) => Evidence::Unavailable { gap },

@@ -26,6 +26,8 @@ pub struct HostContext {
     pub node: Option<NodeName>,
     /// Encapsulations that its pools use.
     pub encapsulations: Option<BTreeSet<Encapsulation>>,
+    /// Whether there are pools of IPv6. That nobody knows says no.
+    pub ipv6: bool,
     /// Dataplane.
     pub dataplane: Option<Dataplane>,
     /// What Felix was told of the iptables backend: `legacy`, `nft`, `auto`.
@@ -44,6 +46,7 @@ impl HostContext {
         Self {
             node: Some(intent.node.clone()),
             encapsulations: Some(intent.tunnels.iter().map(|t| t.encapsulation).collect()),
+            ipv6: intent.has_pool_of(true),
             dataplane: intent.settings.dataplane.value().copied(),
             iptables_backend: intent
                 .settings

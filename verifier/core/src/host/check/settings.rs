@@ -7,6 +7,9 @@ use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 /// Names of the switch of forwarding, which are one and the same.
 const FORWARDING: &[&str] = &["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"];
 
+/// The same of IPv6, which has one name.
+const FORWARDING_V6: &str = "net.ipv6.conf.all.forwarding";
+
 /// What is in force.
 pub(super) fn sysctls(look: &mut Look<'_>) {
     const CHECK: &str = "host-sysctls";
@@ -19,6 +22,24 @@ pub(super) fn sysctls(look: &mut Look<'_>) {
             "net.ipv4.ip_forward",
             "net.ipv4.ip_forward is 1: Felix writes it once, at its start",
             "net.ipv4.ip_forward is 0",
+        );
+    }
+    let is = |key: &str, value: &str| look.context.ipv6 && values.get(key).is_some_and(|v| v == value);
+    let (no_forwarding, no_ipv6) = (is(FORWARDING_V6, "0"), is("net.ipv6.conf.all.disable_ipv6", "1"));
+    if no_forwarding {
+        look.find(
+            CauseCode::IpForwardDisabled,
+            FORWARDING_V6,
+            format!("{FORWARDING_V6} is 1 where pods have IPv6: Felix writes it once, at its start"),
+            format!("{FORWARDING_V6} is 0"),
+        );
+    }
+    if no_ipv6 {
+        look.find(
+            CauseCode::SysctlWrong,
+            "net.ipv6.conf.all.disable_ipv6",
+            "net.ipv6.conf.all.disable_ipv6 is 0 where pods have IPv6",
+            "net.ipv6.conf.all.disable_ipv6 is 1",
         );
     }
     if look.context.dataplane == Some(Dataplane::Bpf) && values.get("net.ipv4.conf.all.rp_filter").is_some_and(|v| v == "1") {
@@ -64,7 +85,8 @@ pub(super) fn sysctl_files(look: &mut Look<'_>) {
         .collect();
     // The two names of the switch overwrite each other: whichever line comes last counts.
     let switch = lines.iter().rev().find(|l| FORWARDING.contains(&l.key.as_str()));
-    if let Some(line) = switch.filter(|l| l.value == "0") {
+    let switch6 = lines.iter().rev().find(|l| look.context.ipv6 && l.key == FORWARDING_V6);
+    for line in [switch, switch6].into_iter().flatten().filter(|l| l.value == "0") {
         look.find(
             CauseCode::SysctlNotPersistent,
             line.key.clone(),

@@ -116,6 +116,36 @@ fn a_port_unreachable_proves_delivery_only_from_the_pod_itself() {
 }
 
 #[test]
+fn of_ipv6_a_port_unreachable_has_another_number() {
+    let pod = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 9]);
+    let outcome = |icmp_type, icmp_code, from| {
+        let mut probe = probe(5, Transport::Udp, 9, 62_000);
+        probe.to.ip = pod;
+        let mut session = Session::new([probe], SessionOptions::default());
+        session.handle(sent(5, SECOND));
+        session.handle(Event::IcmpError {
+            quote: Quote {
+                transport: Transport::Udp,
+                to: pod,
+                src_port: Some(62_000),
+                id_low: Some(5),
+            },
+            from,
+            icmp_type,
+            icmp_code,
+            mtu: None,
+            mono_ns: SECOND + 20,
+        });
+        session.result(5, SECOND + 30).unwrap().outcome
+    };
+    assert_eq!(outcome(1, 4, pod), Outcome::Delivered { rtt_ns: 20 });
+    let router = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+    assert!(matches!(outcome(1, 4, router), Outcome::Rejected { icmp_type: 1, .. }));
+    // The numbers of ICMP are none of ICMPv6.
+    assert!(matches!(outcome(3, 3, pod), Outcome::Rejected { icmp_type: 3, .. }));
+}
+
+#[test]
 fn a_late_host_unreachable_turns_a_loss_into_a_rejection() {
     let mut session = one();
     session.handle(sent(5, SECOND));

@@ -1,4 +1,4 @@
-//! A network that is bad without being broken, and IPv6, of which no packet is seen: the healthy golden snapshot, made so.
+//! A network that is bad without being broken, and IPv6 of which no packet was sent: the healthy golden snapshot, made so.
 
 use super::{change, golden::named, roots};
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ fn a_slow_network_is_a_warning_with_its_figure() {
 }
 
 #[test]
-fn ipv6_is_not_verified_by_packets_and_what_state_shows_of_it_stands() {
+fn ipv6_that_nobody_probed_is_not_made_milder_by_ipv4() {
     let mut cluster = named("healthy");
     let b = NodeName::from("node-b");
     for (name, snapshot) in &mut cluster.nodes {

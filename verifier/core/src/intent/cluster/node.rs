@@ -335,22 +335,8 @@ impl Cluster {
                 "addresses come from the Nodes' podCIDRs (USE_POD_CIDR): routes to them are not computed",
             ));
         }
-        gaps.extend(self.unprobed_pools());
         gaps.dedup();
         gaps
-    }
-
-    /// Taps and conformance are IPv4's. Of IPv6 the state is held against intent and probes are sent, and nobody sees them on their way: that
-    /// must not pass for verified.
-    fn unprobed_pools(&self) -> Option<Gap> {
-        let pools: Vec<String> = self
-            .pools
-            .values()
-            .filter(|pool| Family::of_net(&pool.cidr) == Family::V6)
-            .map(|pool| pool.cidr.to_string())
-            .collect();
-        let why = "state of IPv6 is verified and pods are probed by it, but no packet of it is watched on its way";
-        (!pools.is_empty()).then(|| Gap::new("intent/ipv6", format!("IPv6 pools {}: {why}", pools.join(", "))))
     }
 
     /// Pools that overlap. Calico's own validation refuses them; where the objects hold some anyway, the longer prefix decides.

@@ -24,7 +24,13 @@ pub(super) const FAULTS: &[Fault] = &[
         incidents: &["projectcalico/cni-plugin#283"],
         injection: Injection::Fabric(ip_forward_off),
         expect: |cast| {
-            let expectation = Expectation::node(cast, "ip-forward-disabled", Class::NotForwarded, cast.b, &[Verdict::NotForwarding]);
+            // It is IPv4's: where there is IPv6 too, that passes on.
+            let verdict = if cast.fabric.spec().encapsulation.is_dual_stack() {
+                Verdict::Degraded
+            } else {
+                Verdict::NotForwarding
+            };
+            let expectation = Expectation::node(cast, "ip-forward-disabled", Class::NotForwarded, cast.b, &[verdict]);
             let pods = cast.pods_of(cast.b);
             pods.iter()
                 .fold(expectation, |expectation, pod| expectation.pod(pod, PodState::FreshOrUnknown))

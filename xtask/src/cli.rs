@@ -74,7 +74,7 @@ pub(crate) struct VmArguments {
     /// Only these suites (separated by commas).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) suite: Vec<String>,
-    /// Only these cases of a suite that has a choice: faults, encapsulations (separated by commas).
+    /// Only these cases of a suite that has a choice: faults, encapsulations, impairments (separated by commas).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// How often a healthy fabric is validated before anything is broken.

@@ -68,6 +68,7 @@ fn every_pod_and_node_reaches_every_pod() {
                     };
                     // The host's packets carry the address of the device that they leave by.
                     let own = match (encapsulation.between(node, &fabric.nodes()[pod.node]), &node.v6) {
+                        (Carrier::Bare, Some(v6)) if address.is_ipv6() => IpAddr::V6(v6.host_ip),
                         (Carrier::Bare, _) => IpAddr::V4(node.host_ip),
                         (Carrier::Vxlan, Some(v6)) if address.is_ipv6() => IpAddr::V6(v6.tunnel_ip),
                         (Carrier::Vxlan | Carrier::Ipip, _) => IpAddr::V4(node.tunnel_ip),

@@ -103,13 +103,14 @@ fn every_node() {
     if !can_run("every_node") {
         return;
     }
-    let (single, dual) = (Encapsulation::Vxlan, Encapsulation::VxlanDualStack);
+    let (single, dual, bare) = (Encapsulation::Vxlan, Encapsulation::VxlanDualStack, Encapsulation::NoneDualStack);
     for (version, encapsulation) in [
         ("v3.28.5", single),
         ("v3.30.7", single),
         ("v3.31.7", single),
         ("v3.30.7", dual),
         ("v3.31.7", dual),
+        ("v3.30.7", bare),
     ] {
         let spec = FabricSpec {
             calico_version: version.to_owned(),

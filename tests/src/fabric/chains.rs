@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{
     Carrier,
-    plan::{FabricSpec, Node, Pod, TUNNEL_DEVICE_V6},
+    plan::{FabricSpec, Node, Pod},
     vtep::{IpFamily, vtep},
 };
 use crate::nft::{
@@ -223,7 +223,7 @@ fn nat_rules(table: &mut Table, spec: &FabricSpec, node: &Node) {
     // Offset and length of the source in the header.
     let (device, source, host) = match (table.ip, &node.v6) {
         (IpFamily::V4, _) => (spec.encapsulation.device(), (12, 4), key(node.host_ip)),
-        (IpFamily::V6, Some(v6)) => (Some(TUNNEL_DEVICE_V6), (8, 16), key(v6.host_ip)),
+        (IpFamily::V6, Some(v6)) => (spec.encapsulation.device_v6(), (8, 16), key(v6.host_ip)),
         (IpFamily::V6, None) => return,
     };
     let Some(device) = device else { return };

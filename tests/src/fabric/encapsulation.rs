@@ -24,6 +24,8 @@ pub enum Encapsulation {
     IpipCrossSubnet,
     /// neither, routes by BIRD
     None,
+    /// neither, for a pool of IPv4 and one of IPv6: every node and pod has an address of each, routes by BIRD
+    NoneDualStack,
 }
 
 /// What a packet between two nodes travels in.
@@ -42,13 +44,14 @@ pub const OVERHEAD_V6_BYTES: u32 = 70;
 
 impl Encapsulation {
     /// All modes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Vxlan,
         Self::VxlanCrossSubnet,
         Self::VxlanDualStack,
         Self::Ipip,
         Self::IpipCrossSubnet,
         Self::None,
+        Self::NoneDualStack,
     ];
 
     /// Whether only traffic between subnets is encapsulated; the fabric then has two.
@@ -57,10 +60,10 @@ impl Encapsulation {
         matches!(self, Self::VxlanCrossSubnet | Self::IpipCrossSubnet)
     }
 
-    /// Whether there is a pool of IPv6 beside the one of IPv4; it is VXLAN's too.
+    /// Whether there is a pool of IPv6 beside the one of IPv4, of the same mode.
     #[must_use]
     pub const fn is_dual_stack(self) -> bool {
-        matches!(self, Self::VxlanDualStack)
+        matches!(self, Self::VxlanDualStack | Self::NoneDualStack)
     }
 
     /// What the pool's tunnel is; [`Carrier::Bare`] for none.
@@ -69,7 +72,7 @@ impl Encapsulation {
         match self {
             Self::Vxlan | Self::VxlanCrossSubnet | Self::VxlanDualStack => Carrier::Vxlan,
             Self::Ipip | Self::IpipCrossSubnet => Carrier::Ipip,
-            Self::None => Carrier::Bare,
+            Self::None | Self::NoneDualStack => Carrier::Bare,
         }
     }
 
@@ -102,8 +105,16 @@ impl Encapsulation {
     /// Devices of all its tunnels.
     #[must_use]
     pub fn devices(self) -> Vec<&'static str> {
-        let second = self.is_dual_stack().then_some(super::plan::TUNNEL_DEVICE_V6);
-        self.device().into_iter().chain(second).collect()
+        self.device().into_iter().chain(self.device_v6()).collect()
+    }
+
+    /// The device of IPv6's tunnel, if there is one.
+    #[must_use]
+    pub const fn device_v6(self) -> Option<&'static str> {
+        match (self.is_dual_stack(), self.tunnel()) {
+            (true, Carrier::Vxlan) => Some(super::plan::TUNNEL_DEVICE_V6),
+            _ => None,
+        }
     }
 
     /// Bytes that the tunnel of IPv4 takes from the underlay's MTU (`mtu_defaults`); IPv6's VXLAN takes [`OVERHEAD_V6_BYTES`].
@@ -116,7 +127,7 @@ impl Encapsulation {
         }
     }
 
-    /// `vxlanMode` and `ipipMode` of the pool of IPv4.
+    /// `vxlanMode` and `ipipMode` of the pool of IPv4; IPv6's has the same `vxlanMode`, and there is no IPIP for it.
     #[must_use]
     pub const fn pool_modes(self) -> (&'static str, &'static str) {
         match self {
@@ -124,7 +135,7 @@ impl Encapsulation {
             Self::VxlanCrossSubnet => ("CrossSubnet", "Never"),
             Self::Ipip => ("Never", "Always"),
             Self::IpipCrossSubnet => ("Never", "CrossSubnet"),
-            Self::None => ("Never", "Never"),
+            Self::None | Self::NoneDualStack => ("Never", "Never"),
         }
     }
 }
@@ -138,6 +149,7 @@ impl fmt::Display for Encapsulation {
             Self::Ipip => "IPIP",
             Self::IpipCrossSubnet => "IPIP across subnets",
             Self::None => "unencapsulated",
+            Self::NoneDualStack => "unencapsulated, both families",
         })
     }
 }

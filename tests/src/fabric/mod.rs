@@ -13,7 +13,7 @@
 //! Other encapsulations have other tunnel devices, or none; where only traffic between subnets is encapsulated every third node is in a
 //! second subnet (`br1`, 172.18.1.0/24), and the switch routes between the two.
 //!
-//! A fabric of both families ([`Encapsulation::VxlanDualStack`]) has in addition `fd00:172:18::/64` as the underlay, `vxlan-v6.calico`, and
+//! A fabric of both families ([`Encapsulation::is_dual_stack`]) has in addition `fd00:172:18::/64` as the underlay, `vxlan-v6.calico` with VXLAN, and
 //! in each pod a `/128` with the gateway `fe80::ecee:eeff:feee:eeee`. In all others IPv6 is as the kernel has it by itself.
 //!
 //! [`Fabric::up`] builds it (and first removes whatever a crashed run left), [`Fabric::attach`]

@@ -113,7 +113,7 @@ pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: impl Int
             Some(route)
         }
         Carrier::Bare => {
-            let mut route = Route::unicast(dst, Some(remote.host_ip.into()), UNDERLAY_DEVICE, protocol);
+            let mut route = Route::unicast(dst, Some(remote.host_ip_of(dst.addr())?), UNDERLAY_DEVICE, protocol);
             // BIRD has it from the BGP next hop, Felix says so.
             route.onlink = !birds;
             Some(route)

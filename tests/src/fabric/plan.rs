@@ -131,7 +131,7 @@ impl FabricSpec {
     /// MTU of the pods: what the largest encapsulation leaves (`determinePodMTU`).
     #[must_use]
     pub fn pod_mtu_bytes(&self) -> u32 {
-        if self.encapsulation.is_dual_stack() {
+        if self.encapsulation.device_v6().is_some() {
             self.tunnel_mtu_bytes().min(self.tunnel_mtu_v6_bytes())
         } else {
             self.tunnel_mtu_bytes()
@@ -297,6 +297,15 @@ impl Node {
             letter,
             name,
         })
+    }
+
+    /// Its address on the underlay, of the family of `address`; none of a family that the fabric does not have.
+    #[must_use]
+    pub fn host_ip_of(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(self.host_ip.into()),
+            IpAddr::V6(_) => self.v6.as_ref().map(|v6| v6.host_ip.into()),
+        }
     }
 
     /// The node's default gateway.

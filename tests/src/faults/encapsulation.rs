@@ -118,13 +118,9 @@ pub(super) const FAULTS: &[(&[Encapsulation], Fault)] = &[
             injection: Injection::Fabric(borrowed_without_route),
             expect: |cast| {
                 let loans = cast.fabric.spec().loans(cast.fabric.nodes());
-                let expectation = one_way(cast, "route-missing", &[Verdict::Degraded, Verdict::Forwarding]);
-                let expectation = loans.iter().fold(expectation, |e, (address, _)| e.mentioning(&address.to_string()));
-                // Without a tunnel the owner of the block sends them on, and they arrive: by a way that intent does not know, without a loss.
-                match cast.fabric.spec().encapsulation.tunnel() {
-                    Carrier::Bare => expectation.warning(),
-                    Carrier::Vxlan | Carrier::Ipip => expectation,
-                }
+                // They arrive, as the owner of the block sends them on: by a way that nobody has promised.
+                let expectation = one_way(cast, "route-missing", &[Verdict::Degraded]);
+                loans.iter().fold(expectation, |e, (address, _)| e.mentioning(&address.to_string()))
             },
         },
     ),

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     fabric::{
-        Node,
-        node::{block_routes, pod_default_route_v6, pod_route_v6, tunnel_route},
+        Encapsulation, Node,
+        node::{block_routes, pod_default_route_v6, pod_route_v6, remote_route},
         plan::{GATEWAY_V6, POD_DEVICE, TUNNEL_DEVICE_V6, UNDERLAY_DEVICE},
         sysctl,
         vtep::IpFamily,
@@ -19,6 +19,26 @@ use crate::{
     nft::{Batch, Family, Hook, Verdict as Rule, hook, rules},
     nl::{Route, Rtnl, host_net, proto},
 };
+
+/// The faults that a fabric of this encapsulation can have: none without IPv6, and without a tunnel those that are not the tunnel's.
+pub(super) fn faults_of(encapsulation: Encapsulation) -> impl Iterator<Item = &'static Fault> {
+    let of = move |fault: &&Fault| encapsulation.device_v6().is_some() || WITHOUT_TUNNEL.contains(&fault.name);
+    FAULTS.iter().filter(move |fault| encapsulation.is_dual_stack() && of(fault))
+}
+
+const WITHOUT_TUNNEL: &[&str] = &[
+    "ipv6-forwarding-off",
+    "ipv6-route-missing",
+    "ipv6-route-wrong-device",
+    "ipv6-route-wrong-next-hop",
+    "ipv6-route-blackholed",
+    "ipv6-blackhole-missing",
+    "ipv6-underlay-filters-discovery",
+    "ipv6-pod-discovery-filtered",
+    "ipv6-pod-address-missing",
+    "ipv6-pod-gateway-missing",
+    "ipv6-pod-route-missing",
+];
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -100,41 +120,46 @@ pub(super) const FAULTS: &[Fault] = &[
             cast.on(cast.a, |nl| nl.delete_route(&route))?;
             mended_by_felix(cast.a)
         }),
-        expect: |cast| one_way(cast, "route-missing").at(from_pods(cast), vec![tunnel_v6(cast.a, "egress")]),
+        expect: |cast| past_tunnel(cast, one_way(cast, "route-missing")),
     },
     Fault {
         name: "ipv6-route-wrong-device",
-        description: "a route to a block of IPv6 was changed in place to lead out of the underlay device, without the tunnel",
+        description: "a route to a block of IPv6 was changed in place to lead out of the underlay device to the default gateway",
         incidents: &["projectcalico/calico#9687"],
         injection: Injection::Fabric(|cast| {
             let block = Cast::v6(cast.b)?.block();
-            replace(cast, &Route::unicast(block, Some(GATEWAY_V6.into()), UNDERLAY_DEVICE, proto::BOOT))
+            let protocol = if has_tunnel(cast) { proto::BOOT } else { own_protocol(cast) };
+            replace(cast, &Route::unicast(block, Some(GATEWAY_V6.into()), UNDERLAY_DEVICE, protocol))
         }),
-        expect: |cast| {
-            one_way(cast, "route-wrong")
-                .at(from_pods(cast), vec![tunnel_v6(cast.a, "egress")])
-                .mentioning(UNDERLAY_DEVICE)
-        },
+        expect: |cast| past_tunnel(cast, one_way(cast, "route-wrong")).mentioning(UNDERLAY_DEVICE),
     },
     Fault {
         name: "ipv6-route-wrong-next-hop",
-        description: "a route to a block of IPv6 leads through a third node's VTEP: traffic passes, in transit, against intent",
+        description: "a route to a block of IPv6 leads through a third node: traffic passes, in transit, against intent",
         incidents: &["projectcalico/calico PR #12959"],
         injection: Injection::Fabric(|cast| {
             if !cast.has_third() {
                 return needs_third();
             }
             let mut route = to_block(cast, cast.b)?;
-            route.via = Some(Cast::v6(cast.c)?.tunnel_ip.into());
+            let third = Cast::v6(cast.c)?;
+            route.via = Some(if has_tunnel(cast) { third.tunnel_ip } else { third.host_ip }.into());
             replace(cast, &route)
         }),
-        expect: |cast| mentioning(one_way(cast, "route-wrong"), cast.c, |v6| v6.tunnel_ip.to_string()),
+        expect: |cast| {
+            let expectation = one_way(cast, "route-wrong");
+            if has_tunnel(cast) {
+                mentioning(expectation, cast.c, |v6| v6.tunnel_ip.to_string())
+            } else {
+                mentioning(expectation, cast.c, |v6| v6.host_ip.to_string())
+            }
+        },
     },
     Fault {
         name: "ipv6-route-blackholed",
         description: "a block of IPv6 moved to another node, and its old owner still has the blackhole for it",
         incidents: &["projectcalico/calico#6486"],
-        injection: Injection::Fabric(|cast| replace(cast, &Route::blackhole(Cast::v6(cast.b)?.block(), proto::FELIX))),
+        injection: Injection::Fabric(|cast| replace(cast, &Route::blackhole(Cast::v6(cast.b)?.block(), own_protocol(cast)))),
         expect: |cast| one_way(cast, "route-wrong").mentioning("blackhole"),
     },
     Fault {
@@ -311,6 +336,28 @@ fn one_way(cast: &Cast<'_>, code: &str) -> Expectation {
     Expectation::node(cast, code, Class::NotProgrammed, cast.a, &[Verdict::Degraded])
 }
 
+fn has_tunnel(cast: &Cast<'_>) -> bool {
+    cast.fabric.spec().encapsulation.device_v6().is_some()
+}
+
+/// The protocol of routes without a tunnel, and of blackholes.
+fn own_protocol(cast: &Cast<'_>) -> u8 {
+    if cast.fabric.spec().encapsulation.is_birds() {
+        proto::BIRD
+    } else {
+        proto::FELIX
+    }
+}
+
+/// Where there is a tunnel, packets are missed there.
+fn past_tunnel(cast: &Cast<'_>, expectation: Expectation) -> Expectation {
+    if has_tunnel(cast) {
+        expectation.at(from_pods(cast), vec![tunnel_v6(cast.a, "egress")])
+    } else {
+        expectation
+    }
+}
+
 /// A pod that IPv6 does not reach.
 fn of_pod(cast: &Cast<'_>, code: &str) -> Expectation {
     let expectation = Expectation::stale(cast, code, &cast.pod_b);
@@ -353,7 +400,7 @@ fn replace(cast: &Cast<'_>, route: &Route) -> Result<Outcome> {
 }
 
 fn to_block(cast: &Cast<'_>, to: &Node) -> Result<Route> {
-    tunnel_route(cast.fabric.spec(), to, Cast::v6(to)?.block()).context("the fabric has no tunnel of IPv6")
+    remote_route(cast.fabric.spec(), cast.a, to, Cast::v6(to)?.block()).context("the fabric has no pool of IPv6")
 }
 
 fn first_pod_v6(cast: &Cast<'_>, node: &Node) -> Result<std::net::Ipv6Addr> {

@@ -87,7 +87,7 @@ pub fn catalogue_of(encapsulation: Encapsulation) -> Vec<&'static Fault> {
         .iter()
         .filter(|(under, _)| under.contains(&encapsulation))
         .map(|(_, fault)| fault);
-    let of_ipv6 = ipv6::FAULTS.iter().filter(|_| encapsulation.is_dual_stack());
+    let of_ipv6 = ipv6::faults_of(encapsulation);
     let common = catalogue()
         .into_iter()
         .filter(|fault| encapsulation == Encapsulation::Vxlan || encapsulation::COMMON.contains(&fault.name));

@@ -49,7 +49,7 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
             "ipipMode": "Never",
             "natOutgoing": false,
             "nodeSelector": "all()",
-            "vxlanMode": "Always",
+            "vxlanMode": vxlan,
         }),
     );
     let mut objects = vec![
@@ -117,7 +117,7 @@ pub(super) fn calico_node_container(state: &State) -> Value {
     });
     if dual_stack && let Some(all) = container["env"].as_array_mut() {
         all.push(env("IP6", "autodetect"));
-        all.push(env("CALICO_IPV6POOL_VXLAN", "Always"));
+        all.push(env("CALICO_IPV6POOL_VXLAN", vxlan));
     }
     container
 }

@@ -43,9 +43,11 @@ fn tunnel_addresses<'s>(state: &State, node: &'s Node) -> impl Iterator<Item = (
     let v4 = kind
         .filter(|_| has_one)
         .map(|(handle, attribute)| (handle, attribute, IpAddr::V4(node.tunnel_ip)));
+    let tunnel_of_ipv6 = state.spec.encapsulation.device_v6().is_some();
     let v6 = node
         .v6
         .iter()
+        .filter(move |_| tunnel_of_ipv6)
         .map(|v6| ("vxlan-v6", "vxlanV6TunnelAddress", IpAddr::V6(v6.tunnel_ip)));
     v4.into_iter().chain(v6)
 }

@@ -31,7 +31,9 @@ fn object(state: &State, node: &Node) -> Value {
     let mut addresses = vec![json!({ "address": node.host_ip.to_string(), "type": "InternalIP" })];
     if let Some(v6) = &node.v6 {
         annotations["projectcalico.org/IPv6Address"] = json!(format!("{}/{UNDERLAY_PREFIX_LEN_V6}", v6.host_ip));
-        annotations["projectcalico.org/IPv6VXLANTunnelAddr"] = json!(v6.tunnel_ip.to_string());
+        if state.spec.encapsulation.device_v6().is_some() {
+            annotations["projectcalico.org/IPv6VXLANTunnelAddr"] = json!(v6.tunnel_ip.to_string());
+        }
         addresses.push(json!({ "address": v6.host_ip.to_string(), "type": "InternalIP" }));
     }
     addresses.push(json!({ "address": node.name, "type": "Hostname" }));

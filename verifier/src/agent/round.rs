@@ -27,7 +27,7 @@ use verifier_core::{
     names::{NodeName, PodRef},
     probe::{Endpoint, IdSource, PairKind, PlanOptions, Probe, ProbeResult, Size, Transport, plan_confirm, plan_full},
     programmed::NodeState,
-    verdict::NodeSnapshot,
+    verdict::{NodeSnapshot, slow_peers},
 };
 
 /// Without an answer after this long a probe of a full round is lost. Far above any round trip within a cluster.
@@ -38,6 +38,8 @@ const EVIDENCE_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PATIENCE: Duration = Duration::from_secs(8);
 /// Probes that are sent again for filter counters to move.
 const AGAIN_MAX: usize = 48;
+/// Of the probes to a peer whose answers came late, one of so many is sent again.
+const AGAIN_OF_SLOW: usize = 4;
 /// Pairs of ends of which the largest passing size is searched.
 const SEARCHES_MAX: usize = 2;
 /// Peers that are asked for evidence. Beyond it only the ends of probes are, first those of failing ones.
@@ -84,6 +86,7 @@ pub async fn run(shared: &Shared, request: &RoundRequest) -> Result<NodeSnapshot
         }
         shared.refresh().await;
     }
+    slow_twice(shared, &before, &mut all, &quick, &mut ids).await;
     let filters_after = shared.sample_filters().await;
     gaps.append(&mut all.gaps);
     let ids_sent = ids_of(&all.results);
@@ -136,6 +139,23 @@ async fn look_closer(
         .collect();
     let again = plan_confirm(&one_of_each(again), 1, AGAIN_MAX, &shared.settings.probes, ids);
     all.merge(send(again, &shared.settings.netns, state, &keys, options).await);
+}
+
+/// A machine that stood still for a moment delays whatever was on its way, all of it: where answers came late, a part of the probes is sent
+/// again. A network is slow to these too, and if they are quick, no longer nine in ten are late.
+async fn slow_twice(shared: &Shared, state: &Arc<NodeState>, all: &mut ProbeRun, options: &RunOptions, ids: &mut IdSource) {
+    let slow = slow_peers(&shared.settings.node, &all.results, &shared.settings.policy);
+    let mut again = Vec::new();
+    for peer in slow.keys() {
+        let probes = all.results.iter().map(|result| &result.probe);
+        let to_peer: Vec<&Probe> = probes.filter(|probe| probe.size == Size::Small && probe.to.node == *peer).collect();
+        again.extend(to_peer.iter().step_by(AGAIN_OF_SLOW).map(|probe| (*probe).clone()));
+    }
+    if !again.is_empty() {
+        tracing::info!(peers = slow.len(), probes = again.len(), "answers came late: asking once more");
+        let again = plan_confirm(&again, 1, again.len(), &shared.settings.probes, ids);
+        all.merge(send(again, &shared.settings.netns, state, &shared.keys(), options).await);
+    }
 }
 
 fn source_namespace(shared: &Shared, state: &NodeState, pod: Option<&PodRef>) -> Option<Arc<Netns>> {

@@ -113,6 +113,7 @@ mod tests {
             calico: (None, 90),
             pairs: BTreeMap::new(),
             slow: BTreeMap::new(),
+            detours: Vec::new(),
             unknown: Vec::new(),
             contacts: BTreeMap::new(),
             nodes: Vec::new(),

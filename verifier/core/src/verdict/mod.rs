@@ -8,6 +8,7 @@ mod cause;
 mod checks;
 mod cluster;
 mod code;
+mod detour;
 mod node;
 pub mod recreate;
 mod settle;
@@ -23,6 +24,7 @@ pub use cluster::judge_cluster;
 pub use code::CauseCode;
 pub use node::judge_node;
 pub use snapshot::*;
+pub use spread::slow_peers;
 pub use types::*;
 
 use alloc::vec::Vec;

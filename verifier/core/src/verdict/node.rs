@@ -79,6 +79,7 @@ pub fn judge_node(snapshot: &NodeSnapshot, policy: &Policy) -> NodeReport {
         pairs_ipv6: probed.pairs_ipv6,
         answering: probed.answering,
         slow: probed.slow,
+        detours: probed.detours,
         unknown: out.unknown,
         contacts: snapshot.contacts.clone(),
         nodes: intent.map_or_else(

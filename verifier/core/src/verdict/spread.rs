@@ -73,11 +73,11 @@ pub(super) fn spread(samples: &[Sample<'_>], policy: &Policy) -> Spread {
 }
 
 /// The peers to whom round trips take long, measured against those within the node: a busy machine is slow to itself too.
-pub(super) fn slow(node: &NodeName, results: &[&ProbeResult], policy: &Policy) -> BTreeMap<NodeName, Slow> {
+pub fn slow_peers<'r>(node: &NodeName, results: impl IntoIterator<Item = &'r ProbeResult>, policy: &Policy) -> BTreeMap<NodeName, Slow> {
     // The two families may take different ways: each by itself.
     let mut trips: BTreeMap<(&NodeName, bool), Vec<u64>> = BTreeMap::new();
     let mut within = Vec::new();
-    for result in results.iter().filter(|r| r.probe.size == Size::Small) {
+    for result in results.into_iter().filter(|r| r.probe.size == Size::Small) {
         if let Outcome::Answered { rtt_ns, .. } = result.outcome {
             let to = &result.probe.to.node;
             let trips = if to == node {
@@ -214,8 +214,7 @@ mod tests {
                 ]
             })
             .collect();
-        let all: Vec<&ProbeResult> = all.iter().collect();
-        let found = slow(&NodeName::from("node-a"), &all, &Policy::default());
+        let found = slow_peers(&NodeName::from("node-a"), &all, &Policy::default());
         found.get(&NodeName::from("node-b")).map(|slow| slow.most_us / 1_000)
     }
 

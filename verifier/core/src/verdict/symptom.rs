@@ -1,7 +1,7 @@
 //! From probe results to symptoms: which probes of a pair fail together, and where.
 
 use super::{
-    NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Slow, Symptom, Tally,
+    Detour, NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Slow, Symptom, Tally, detour,
     spread::{self, Sample, Spread},
 };
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Symptoms {
     pub answering: BTreeSet<core::net::IpAddr>,
     /// Peers to whom round trips take long.
     pub slow: BTreeMap<NodeName, Slow>,
+    /// Answered probes that went by other nodes.
+    pub detours: Vec<Detour>,
 }
 
 /// Everything that was seen of this node's probes, by whomever, indexed once.
@@ -109,11 +111,11 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn hops_of(&self, result: &ProbeResult) -> &[&'a Hop] {
+    pub(super) fn hops_of(&self, result: &ProbeResult) -> &[&'a Hop] {
         self.hops.get(&low(result.probe.id)).map_or(&[], Vec::as_slice)
     }
 
-    fn journey(&self, intent: &NodeIntent, result: &ProbeResult) -> Journey<'a> {
+    pub(super) fn journey(&self, intent: &NodeIntent, result: &ProbeResult) -> Journey<'a> {
         let waypoints = itinerary(intent, &result.probe, &self.taps);
         Journey::assemble(&result.probe, waypoints, self.hops_of(result).iter().copied())
     }
@@ -132,7 +134,8 @@ pub(super) fn symptoms(snapshot: &NodeSnapshot, intent: &NodeIntent, policy: &Po
     // In the order of their identities, whatever the order in which they came back.
     let mut results: Vec<&ProbeResult> = results.iter().collect();
     results.sort();
-    out.slow = spread::slow(&snapshot.node, &results, policy);
+    out.slow = spread::slow_peers(&snapshot.node, results.iter().copied(), policy);
+    out.detours = detour::detours(&index, intent, results.iter().copied().filter(|r| r.outcome.passed()));
     let mut groups: BTreeMap<Ends<'_>, Vec<Sample<'_>>> = BTreeMap::new();
     // A fault of one family is no chance of the other: by peer and family.
     let mut by_peer: BTreeMap<(&NodeName, bool), Vec<Sample<'_>>> = BTreeMap::new();
@@ -300,7 +303,7 @@ fn symptom(
         place,
         drop,
         checksum_bad: lost.iter().find_map(|r| checksum_bad(&index.journey(intent, r))),
-        off_path: off_path(index, intent, &lost),
+        off_path: detour::off_path(index, intent, &lost),
         largest_passing_bytes: (pattern == Pattern::LargeOnly).then_some(passed_bytes).flatten(),
         smallest_failing_bytes: failed_bytes,
         lossy,
@@ -486,24 +489,4 @@ fn checksum_bad(journey: &Journey<'_>) -> Option<(Option<String>, String)> {
         }
     }
     None
-}
-
-fn off_path(index: &Index<'_>, intent: &NodeIntent, lost: &[&ProbeResult]) -> Vec<String> {
-    let mut out = BTreeSet::new();
-    for result in lost {
-        for hop in index.journey(intent, result).off_path {
-            let bare = if hop.outer.is_none() && hop.tap == TapKind::Underlay {
-                " (bare)"
-            } else {
-                ""
-            };
-            let direction = if hop.direction == crate::observed::Direction::Ingress {
-                "ingress"
-            } else {
-                "egress"
-            };
-            out.insert(format!("{}/{}/{direction}{bare}", hop.node, hop.device));
-        }
-    }
-    out.into_iter().collect()
 }

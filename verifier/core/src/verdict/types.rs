@@ -422,6 +422,9 @@ pub struct NodeReport {
     /// Peers to whom round trips take long.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slow: BTreeMap<NodeName, Slow>,
+    /// Probes that were answered, though their requests went by nodes that have nothing to do with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detours: Vec<Detour>,
     /// Checks that could not be made.
     pub unknown: Vec<UnknownCheck>,
     /// Peers whose agents did not answer, and how.
@@ -430,6 +433,19 @@ pub struct NodeReport {
     pub nodes: Vec<NodeName>,
     /// Losses.
     pub loss: Loss,
+}
+
+/// Answered probes to one address whose requests were seen at a node that is neither of their ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Detour {
+    /// Node of the address, by intent.
+    pub to: NodeName,
+    /// The probes' destination.
+    pub ip: IpAddr,
+    /// How many of them.
+    pub probes: u32,
+    /// Where they were seen, `NODE/DEVICE/DIRECTION`, ascending.
+    pub at: Vec<String>,
 }
 
 /// One node in the cluster's report.

@@ -120,7 +120,7 @@ fn losing(nth: usize, fate: Fate) -> ClusterReport {
 }
 
 /// The record of some request that left through the tunnel, for the fields that do not matter.
-fn record() -> Hop {
+pub fn record() -> Hop {
     let mut cluster = named("underlay-drops-tunnel");
     let a = cluster.nodes.get_mut(&NodeName::from("node-a")).and_then(change::value).unwrap();
     let observed = change::value(&mut a.observed).unwrap();

@@ -13,7 +13,7 @@ mod residual;
 pub(super) use absorb::absorb;
 pub(super) use blame::verdict_of;
 
-use super::{CauseCode, Consequence, Finding, NodeReport, PairTally, Pattern, Scope, Segment, Severity, Symptom, UnknownCheck};
+use super::{CauseCode, Consequence, Detour, Finding, NodeReport, PairTally, Pattern, Scope, Segment, Severity, Symptom, UnknownCheck};
 use crate::{
     names::{NodeName, PodRef},
     observed::Leg,
@@ -167,7 +167,7 @@ pub(super) fn take(root: &mut Finding, symptoms: &[&Symptom]) {
     root.consequences.dedup();
 }
 
-/// State that differs while everything it could affect was probed and passes is a warning.
+/// State that differs while everything it could affect was probed and passes, by the way it should, is a warning.
 fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
     for root in roots {
         let scope = root.code.cause().scope;
@@ -176,6 +176,18 @@ fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
             Consequence::Cause { code, .. } => matches!(code, CauseCode::WrongOwnerSeen),
         });
         if suffers || root.severity != Severity::Error || !matches!(scope, Scope::Node | Scope::Pair | Scope::Host) || root.hop.is_some() {
+            continue;
+        }
+        if let Some(detour) = detour(reports, root) {
+            // They arrive as long as that other node sends them on, which nobody has asked it to do.
+            if root.evidence.observed.is_none() {
+                root.evidence.observed = Some(format!(
+                    "{} of the probes to {} arrived by another node: seen at {}",
+                    detour.probes,
+                    detour.ip,
+                    detour.at.join(", ")
+                ));
+            }
             continue;
         }
         let Some(node) = &root.node else { continue };
@@ -200,6 +212,19 @@ fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
             root.severity = Severity::Warning;
         }
     }
+}
+
+/// Packets that went by another node though this root's route, neighbour or FDB entry should have led them straight to its peer.
+fn detour<'a>(reports: &Reports<'a>, root: &Finding) -> Option<&'a Detour> {
+    let (Some(node), Some(peer), Scope::Pair) = (&root.node, &root.peer, root.code.cause().scope) else {
+        return None;
+    };
+    let led = |ip: core::net::IpAddr| match root.subject.parse::<ipnet::IpNet>() {
+        Ok(block) => block.contains(&ip),
+        Err(_) => family::only_ipv6(root).is_none_or(|v6| v6 == ip.is_ipv6()),
+    };
+    let report: &'a NodeReport = reports.get(node)?;
+    report.detours.iter().find(|d| d.to == *peer && led(d.ip))
 }
 
 pub(super) const fn passed(tally: &PairTally) -> u32 {

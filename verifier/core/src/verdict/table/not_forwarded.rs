@@ -128,7 +128,7 @@ pub const CAUSES: &[Cause] = &[
         scope: Scope::Fabric,
         title: "Packets between the nodes take long",
         meaning: "Everything passes, and nine in ten round trips between two nodes take at least 250 ms longer than those within a node. Applications that ask each other several times for one answer become slow; the API and etcd may lose their leaders.",
-        detected: "The round trip that nine in ten small probes to a peer exceed (a busy machine delays some, a slow network all), less the median within the node, is 250 ms or more.",
+        detected: "The round trip that nine in ten small probes to a peer exceed (a busy machine delays some, a slow network all), less the median within the node, is 250 ms or more, and still is when a quarter of them was sent again.",
         remedy: "Compare with `ping` between the node addresses: if that is as slow, it is the network's (a detour, a full queue, a rate limit, a VPN); if not, look at the tunnel's way on both nodes: queues (`tc -s qdisc`), CPU and softirq load.",
         incidents: &[],
         ..BASE
@@ -182,7 +182,7 @@ pub const CAUSES: &[Cause] = &[
         scope: Scope::Node,
         title: "The connection tracking table is full",
         meaning: "New flows are dropped while established ones go on.",
-        detected: "Entries at the limit and the drop counter rising while probes with new tuples die.",
+        detected: "As many entries as the limit allows. An error where probes of the node die, a warning where all of them pass; the kernel's count of dropped packets is shown.",
         remedy: "`sysctl -w net.netfilter.nf_conntrack_max=…`; find the flows that fill it (`conntrack -S`, `conntrack -L`).",
         persist: Some(
             "Put `net.netfilter.nf_conntrack_max` into /etc/sysctl.d, and kube-proxy's `conntrack.maxPerCore` and `min` to match: kube-proxy writes its own value at every start.",

@@ -270,7 +270,7 @@ fn both_told_to_program_the_routes_is_a_contradiction() {
 /// The demonstration itself, with agents, on a few faults of each encapsulation: that cause, that node, that place, and no other root.
 #[test]
 fn the_verifier_is_right_about_a_short_selection() {
-    const SELECTION: [(Encapsulation, &str, &[&str]); 3] = [
+    const SELECTION: [(Encapsulation, &str, &[&str]); 4] = [
         (
             Encapsulation::VxlanCrossSubnet,
             "vxlan-cross-subnet",
@@ -285,6 +285,11 @@ fn the_verifier_is_right_about_a_short_selection() {
             Encapsulation::None,
             "none",
             &["direct-route-missing", "route-owner-conflict", "needless-tunnel"],
+        ),
+        (
+            Encapsulation::NoneDualStack,
+            "none-dual-stack",
+            &["ipv6-route-missing", "ipv6-underlay-filters-discovery"],
         ),
     ];
     if !can_run("the_verifier_is_right_about_a_short_selection") {

@@ -170,7 +170,8 @@ fn by_path(symptom: &Symptom) -> bool {
     crosses(symptom) && tunnelled && small().any(|t| t.passed > t.failed)
 }
 
-/// A packet waiting for ARP shows at the tap before the device it waits for. If that neighbour does not resolve, the place is beyond it.
+/// A packet waiting for ARP or neighbour discovery shows at the tap before the device it waits for: the tunnel's, or without one the
+/// workload's. If that neighbour does not resolve, the place is beyond it.
 fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
     let Some(report) = reports.get(&place.node) else {
         return place.clone();
@@ -186,7 +187,19 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
     } else {
         &report.host_ips
     };
+    // Without a tunnel the next tap is that of the device on which the neighbour is.
+    let next_waits = || {
+        report.unresolved.iter().any(|(device, ip)| {
+            let next = format!("{}/{device}/egress", place.node);
+            hosts.get(&other.node) == Some(ip) && place.expected_next.as_deref() == Some(&*next)
+        })
+    };
     match place.segment {
+        Segment::SenderRouting if next_waits() => Place {
+            segment: Segment::Underlay,
+            towards: Some(other.node.clone()),
+            ..place.clone()
+        },
         Segment::SenderEncap if hosts.get(&other.node).copied().is_some_and(waits_for) => Place {
             segment: Segment::Underlay,
             towards: Some(other.node.clone()),

@@ -87,9 +87,9 @@ pub const CAUSES: &[Cause] = &[
         code: UnderlayDropsTunnel,
         scope: Scope::Fabric,
         title: "The network between the nodes drops the tunnel's packets",
-        meaning: "They leave one node and do not arrive at the other, while the nodes reach each other otherwise: a security group, firewall or ACL without UDP 4789 (VXLAN) or protocol 4 (IPIP).",
+        meaning: "They leave one node and do not arrive at the other, while the nodes reach each other otherwise: a security group, firewall or ACL without UDP 4789 (VXLAN) or protocol 4 (IPIP); without encapsulation one without the pods' addresses (a source/destination check); or one that loses ARP or neighbour discovery, so that a node has no link-layer address of the other.",
         detected: "Seen leaving the underlay device of one node and not entering that of the other, in all sizes and from all ports, with no program or filter at either end; the agents reach each other over TCP.",
-        remedy: "Allow the tunnel's protocol between the two node addresses, in both directions, in the cloud's or switch's rules.",
+        remedy: "Allow the tunnel's protocol between the two node addresses, in both directions, in the cloud's or switch's rules; without encapsulation the pods' addresses. Where a link-layer address is missing: ARP, for IPv6 ICMPv6 types 133 to 136.",
         incidents: &[
             "projectcalico/calico#3665",
             "projectcalico/calico#1996",

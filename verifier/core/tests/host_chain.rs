@@ -20,6 +20,7 @@ fn finding(code: CauseCode, subject: &str) -> Finding {
         transient: false,
         since: None,
         consequences: Vec::new(),
+        owner: None,
         values: Default::default(),
     }
 }

@@ -118,6 +118,7 @@ fn seen(node: &str, peer: &str, subject: &str) -> Finding {
         transient: false,
         since: None,
         consequences: Vec::new(),
+        owner: None,
         values: Default::default(),
     }
 }

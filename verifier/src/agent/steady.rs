@@ -135,6 +135,7 @@ mod tests {
             transient: true,
             since: None,
             consequences: Vec::new(),
+            owner: None,
             values: Default::default(),
         }
     }

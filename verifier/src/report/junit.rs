@@ -134,6 +134,7 @@ mod tests {
             transient: false,
             since: None,
             consequences: Vec::new(),
+            owner: None,
             values: Default::default(),
         };
         let node = |name: &str, verdict, causes| NodeVerdict {

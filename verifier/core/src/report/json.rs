@@ -3,6 +3,7 @@
 
 use super::{rfc3339, text::chain};
 use crate::{
+    intent::Owner,
     names::{NodeName, PodRef},
     observed::Loss,
     verdict::{
@@ -175,7 +176,7 @@ impl CauseJson {
             chain: chain(f),
             remedy: fill(cause.remedy, f),
             persist: cause.persist.map(ToString::to_string),
-            calico_repairs: cause.repairs.by(calico.0, calico.1),
+            calico_repairs: cause.repairs.by_owner(f.owner, calico.0, calico.1),
             transient: f.transient,
             since: f.since.map(rfc3339),
         }
@@ -192,6 +193,11 @@ fn fill(remedy: &str, f: &Finding) -> String {
     }
     if let Some(node) = &f.node {
         text = text.replace("--node NODE", &alloc::format!("--node {node}"));
+    }
+    if f.owner == Some(Owner::Bird) {
+        text = text
+            .replace("Felix's refresh", "BIRD's next scan")
+            .replace("proto 80", "proto bird");
     }
     for (word, value) in &f.values {
         text = replace_word(&text, word, value);

@@ -1,6 +1,7 @@
 //! What is known of a cause: one [`Cause`] per code, in the tables beside this file. Text, class, what it explains, who repairs it.
 
 use super::{CauseCode, Class, Severity};
+use crate::intent::Owner;
 use alloc::{
     format,
     string::{String, ToString},
@@ -56,7 +57,31 @@ pub struct Repair {
     pub note: String,
 }
 
+/// BIRD compares the kernel's routes with its own this often (`scan time` of `protocol kernel` in confd's `bird.cfg.template`).
+const BIRD_SCAN_SECONDS: u32 = 2;
+
 impl Repairs {
+    /// The same for what `owner` programs, where it is known: BIRD's routes are not Felix's to refresh.
+    pub fn by_owner(self, owner: Option<Owner>, version: Option<(u16, u16, u16)>, refresh_seconds: u32) -> Repair {
+        let bird = |automatic: bool, note: &str| Repair {
+            automatic,
+            within_seconds: automatic.then_some(BIRD_SCAN_SECONDS),
+            note: note.to_string(),
+        };
+        match (owner, self) {
+            (Some(Owner::Bird), Self::RouteRefresh) => bird(
+                true,
+                "BIRD's scan of the kernel's routes repairs it within 2 s while its BGP session stands",
+            ),
+            // It adds what is missing and changes what it wrote itself; it does not replace others' (`krt_prune`, NLM_F_EXCL).
+            (Some(Owner::Bird), Self::RouteInPlace) => bird(
+                false,
+                "unknown: BIRD's scan repairs a route of its own within 2 s, and leaves another writer's where it stands",
+            ),
+            _ => self.by(version, refresh_seconds),
+        }
+    }
+
     /// What this version of Calico does, `refresh_seconds` being the configured `routeRefreshInterval`.
     pub fn by(self, version: Option<(u16, u16, u16)>, refresh_seconds: u32) -> Repair {
         let within = |seconds: u32, who: &str| Repair {
@@ -136,5 +161,26 @@ impl CauseCode {
     /// Its class.
     pub fn class(self) -> Class {
         self.cause().class
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn birds_routes_are_not_for_felix_to_refresh() {
+        let version = Some((3, 30, 7));
+        let by = |repairs: Repairs, owner| repairs.by_owner(owner, version, 90);
+        let birds = by(Repairs::RouteRefresh, Some(Owner::Bird));
+        assert_eq!((birds.automatic, birds.within_seconds), (true, Some(2)));
+        assert!(birds.note.starts_with("BIRD"), "{}", birds.note);
+        assert!(!by(Repairs::RouteInPlace, Some(Owner::Bird)).automatic);
+        for owner in [None, Some(Owner::Felix)] {
+            assert_eq!(by(Repairs::RouteRefresh, owner), Repairs::RouteRefresh.by(version, 90));
+        }
+        // What is no route is Felix's even where BIRD programs the routes.
+        let device = Repairs::DeviceLoop;
+        assert_eq!(by(device, Some(Owner::Bird)), device.by(version, 90));
     }
 }

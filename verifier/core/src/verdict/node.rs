@@ -212,6 +212,7 @@ fn contradiction(c: &Contradiction) -> Finding {
         transient: false,
         since: None,
         consequences: Vec::new(),
+        owner: None,
         values: Default::default(),
     }
 }

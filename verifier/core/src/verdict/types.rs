@@ -3,7 +3,7 @@
 use super::CauseCode;
 use crate::{
     evidence::Gap,
-    intent::Claim,
+    intent::{Claim, Owner},
     names::{NodeName, PodRef, UnixNs},
     observed::{Drop, DropStage, Leg, Loss},
     probe::{Endpoint, PairKind, Size, Transport},
@@ -85,6 +85,9 @@ pub struct Finding {
     pub since: Option<UnixNs>,
     /// What it explains.
     pub consequences: Vec<Consequence>,
+    /// Who programs what is wrong, where intent tells: who else would repair it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// What stands here for the words in capitals of the table's remedy, so that its commands can be copied: `TUNNEL_ADDRESS` to
     /// `10.244.20.128`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

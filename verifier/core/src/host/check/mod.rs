@@ -162,6 +162,7 @@ impl Look<'_> {
             transient: false,
             since: None,
             consequences: Vec::new(),
+            owner: None,
             values: Default::default(),
         });
     }

@@ -24,6 +24,7 @@ fn finding(code: CauseCode, node: Option<&str>, severity: Severity) -> Finding {
         transient: false,
         since: None,
         consequences: Vec::new(),
+        owner: None,
         values: BTreeMap::new(),
     }
 }

@@ -90,6 +90,7 @@ impl View<'_> {
             transient: false,
             since: None,
             consequences: Vec::new(),
+            owner: None,
             values: Default::default(),
         }
     }

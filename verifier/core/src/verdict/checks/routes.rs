@@ -48,6 +48,7 @@ pub(super) fn remote(view: &View<'_>, out: &mut Out) {
             Some(r) => route_text(view, r),
         });
         f.value("BLOCK via TUNNEL_ADDRESS dev vxlan.calico onlink", want_text(want));
+        f.owner = Some(want.owner);
         f.since = route_since(view, want, code);
         out.findings.push(f);
     }
@@ -78,6 +79,7 @@ pub(super) fn blackholes(view: &View<'_>, out: &mut Out) {
             Some(r) => route_text(view, r),
         });
         f.value("BLOCK", want.dst);
+        f.owner = Some(want.owner);
         f.since = route_since(view, want, CauseCode::RouteMissing);
         out.findings.push(f);
     }

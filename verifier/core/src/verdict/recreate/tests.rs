@@ -21,6 +21,7 @@ fn finding(code: CauseCode, transient: bool) -> Finding {
         transient,
         since: transient.then_some(UnixNs::default()),
         consequences: Vec::new(),
+        owner: None,
         values: BTreeMap::new(),
     }
 }

@@ -233,6 +233,7 @@ mod tests {
                 transient: false,
                 since: None,
                 consequences: Vec::new(),
+                owner: None,
                 values: Default::default(),
             }
         })

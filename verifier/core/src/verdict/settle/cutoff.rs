@@ -55,6 +55,7 @@ pub(super) fn cut_off(reports: &Reports<'_>) -> Vec<Finding> {
             transient: false,
             since: None,
             consequences: Vec::new(),
+            owner: None,
             values: Default::default(),
         });
     }

@@ -46,6 +46,7 @@ pub(super) fn latency(reports: &Reports<'_>) -> Option<Finding> {
         transient: false,
         since: None,
         consequences: Default::default(),
+        owner: None,
         values: Default::default(),
     })
 }

@@ -532,6 +532,7 @@ fn finding(blame: &Blame, symptoms: &[&Symptom]) -> Finding {
         transient: false,
         since: None,
         consequences: Vec::new(),
+        owner: None,
         values: Default::default(),
     }
 }

@@ -67,7 +67,7 @@ fn every_pod_and_node_reaches_every_pod() {
                         continue;
                     };
                     // The host's packets carry the address of the device that they leave by.
-                    let own = match (encapsulation.between(node, &fabric.nodes()[pod.node]), &node.v6) {
+                    let own = match (encapsulation.between(node, &fabric.nodes()[pod.node], address), &node.v6) {
                         (Carrier::Bare, Some(v6)) if address.is_ipv6() => IpAddr::V6(v6.host_ip),
                         (Carrier::Bare, _) => IpAddr::V4(node.host_ip),
                         (Carrier::Vxlan, Some(v6)) if address.is_ipv6() => IpAddr::V6(v6.tunnel_ip),
@@ -188,16 +188,14 @@ fn intent_is_what_the_fabric_programmed() {
             );
             for (name, peer) in &intent.peers {
                 let other = fabric.node(name.as_str()).unwrap();
-                let want = match spec.encapsulation.between(node, other) {
-                    Carrier::Vxlan => Travels::Vxlan,
-                    Carrier::Ipip => Travels::Ipip,
-                    Carrier::Bare => Travels::None,
-                };
-                assert!(
-                    peer.prefixes.iter().all(|(_, travels)| *travels == want),
-                    "{what} to {name}: {:?}",
-                    peer.prefixes
-                );
+                for (prefix, travels) in &peer.prefixes {
+                    let want = match spec.encapsulation.between(node, other, *prefix) {
+                        Carrier::Vxlan => Travels::Vxlan,
+                        Carrier::Ipip => Travels::Ipip,
+                        Carrier::Bare => Travels::None,
+                    };
+                    assert_eq!(*travels, want, "{what} to {prefix} of {name}");
+                }
             }
             let devices: Vec<&str> = intent.tunnels.iter().map(|tunnel| tunnel.device.as_str()).collect();
             assert_eq!(devices, spec.encapsulation.devices(), "{what}");
@@ -270,7 +268,7 @@ fn both_told_to_program_the_routes_is_a_contradiction() {
 /// The demonstration itself, with agents, on a few faults of each encapsulation: that cause, that node, that place, and no other root.
 #[test]
 fn the_verifier_is_right_about_a_short_selection() {
-    const SELECTION: [(Encapsulation, &str, &[&str]); 4] = [
+    const SELECTION: [(Encapsulation, &str, &[&str]); 5] = [
         (
             Encapsulation::VxlanCrossSubnet,
             "vxlan-cross-subnet",
@@ -285,6 +283,15 @@ fn the_verifier_is_right_about_a_short_selection() {
             Encapsulation::None,
             "none",
             &["direct-route-missing", "route-owner-conflict", "needless-tunnel"],
+        ),
+        (
+            Encapsulation::VxlanAndNone,
+            "vxlan-and-none",
+            &[
+                "bare-pool-route-missing",
+                "bare-pool-through-tunnel",
+                "tunnel-down-beside-bare-pool",
+            ],
         ),
         (
             Encapsulation::NoneDualStack,

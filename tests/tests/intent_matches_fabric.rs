@@ -111,6 +111,7 @@ fn every_node() {
         ("v3.30.7", dual),
         ("v3.31.7", dual),
         ("v3.30.7", bare),
+        ("v3.31.7", Encapsulation::VxlanAndNone),
     ] {
         let spec = FabricSpec {
             calico_version: version.to_owned(),

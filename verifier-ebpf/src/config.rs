@@ -16,7 +16,7 @@ plain! {
         pub tcp_port_last: u16,
         /// VXLAN network identifier intended on this fabric.
         pub vni: u32,
-        /// [`Config::JUDGE`].
+        /// [`Config::JUDGE`] and [`Config::MIXED`].
         pub flags: u32,
         /// Replies per second and CPU that the reflector gives at most.
         pub reflect_per_second: u32,
@@ -52,6 +52,9 @@ impl Config {
     /// Intent is settled: judge packets. Without it they are counted as unjudged.
     pub const JUDGE: u32 = 1;
 
+    /// Pools of one family travel in different ways: what arrives is judged by the pool of its destination ([`crate::conformance::Owner::arriving`]).
+    pub const MIXED: u32 = 2;
+
     /// A configuration under which nothing is ours.
     pub const NOTHING: Self = Self {
         probe_port: 0,
@@ -86,6 +89,32 @@ impl Config {
             || (address & self.pool_mask[1] == self.pool_address[1])
             || (address & self.pool_mask[2] == self.pool_address[2])
             || (address & self.pool_mask[3] == self.pool_address[3])
+    }
+
+    /// Place of the pool of an address of IPv4; [`POOLS`] if it is in none.
+    #[inline(always)]
+    pub const fn pool_of(&self, address: u32) -> u32 {
+        let mut place = 0;
+        while place < POOLS {
+            if address & self.pool_mask[place] == self.pool_address[place] {
+                break;
+            }
+            place += 1;
+        }
+        place as u32
+    }
+
+    /// Place of the pool of an address of IPv6; [`POOLS`] if it is in none.
+    #[inline(always)]
+    pub const fn pool6_of(&self, address: Address6) -> u32 {
+        let mut place = 0;
+        while place < POOLS {
+            if within(address, self.pool6_address[place], self.pool6_mask[place]) {
+                break;
+            }
+            place += 1;
+        }
+        place as u32
     }
 
     /// Whether pods may have this address of IPv6.

@@ -68,6 +68,29 @@ impl Owner {
     /// It is meant to travel in some tunnel; without it, bare.
     pub const TUNNELLED: u32 = Self::VXLAN | Self::IPIP;
 
+    /// Where the flags of arriving packets begin: for each pool two bits, [`Owner::VXLAN`] and [`Owner::IPIP`].
+    const ARRIVING_SHIFT: u32 = 8;
+
+    /// The flags by which packets from the owner to the pool at `place` of the configuration arrive as `carried` says.
+    pub const fn arriving(place: u32, carried: u32) -> u32 {
+        let bits = (carried & Self::VXLAN != 0) as u32 | ((carried & Self::IPIP != 0) as u32) << 1;
+        bits << (Self::ARRIVING_SHIFT + 2 * place)
+    }
+
+    /// The flags of an owner with how packets of it to the pool at `place` arrive in place of how packets to it travel. An address in no
+    /// pool (`place` past the last one) is reached as it is.
+    #[inline(always)]
+    pub const fn as_arriving(flags: u32, place: u32) -> u32 {
+        let bits = if place < crate::config::POOLS as u32 {
+            flags >> (Self::ARRIVING_SHIFT + 2 * place)
+        } else {
+            0
+        };
+        let vxlan = (bits & 1) * Self::VXLAN;
+        let ipip = ((bits >> 1) & 1) * Self::IPIP;
+        (flags & !Self::TUNNELLED) | vxlan | ipip
+    }
+
     /// What [`judge_tunnelled`] is to know, of a packet whose other end is `outer`.
     #[inline(always)]
     pub const fn against(&self, outer: u32) -> Claim {
@@ -114,6 +137,12 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// The same of other flags.
+    #[inline(always)]
+    pub const fn with(self, flags: u32) -> Self {
+        Self { flags, ..self }
+    }
+
     #[inline(always)]
     const fn has(self, flag: u32) -> bool {
         self.flags & flag != 0
@@ -331,6 +360,20 @@ mod tests {
             judge_bare(&Config { flags: 0, ..CONFIG }, Some(Owner::VXLAN)),
             Some(Conformance::Unjudged)
         );
+    }
+
+    #[test]
+    fn what_arrives_is_judged_by_the_pool_it_goes_to() {
+        // Towards the owner in VXLAN; from it to our pools: bare, in VXLAN, in IPIP, bare.
+        let flags = Owner::VXLAN | Owner::arriving(1, Owner::VXLAN) | Owner::arriving(2, Owner::IPIP) | Owner::EXCEPTIONS;
+        let expected = [0, Owner::VXLAN, Owner::IPIP, 0, 0, 0];
+        for (place, carried) in (0..).zip(expected) {
+            let arriving = Owner::as_arriving(flags, place);
+            assert_eq!(arriving & Owner::TUNNELLED, carried, "{place}");
+            assert_eq!(arriving & Owner::EXCEPTIONS, Owner::EXCEPTIONS);
+            let bare = judge_bare(&CONFIG, Some(arriving));
+            assert_eq!(bare == Some(Conformance::Conforming), carried == 0, "{place}");
+        }
     }
 
     #[test]

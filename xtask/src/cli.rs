@@ -115,7 +115,7 @@ pub(crate) enum LabAction {
         #[arg(long)]
         no_agents: bool,
         /// How pod traffic travels between the nodes.
-        #[arg(long, value_name = "MODE", default_value = "vxlan", value_parser = ["vxlan", "vxlan-cross-subnet", "vxlan-dual-stack", "ipip", "ipip-cross-subnet", "none", "none-dual-stack"])]
+        #[arg(long, value_name = "MODE", default_value = "vxlan", value_parser = ["vxlan", "vxlan-cross-subnet", "vxlan-dual-stack", "vxlan-and-none", "ipip", "ipip-cross-subnet", "none", "none-dual-stack"])]
         encapsulation: String,
     },
     /// `verifier validate ARGS` against the fabric, with its exit status.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Node;
+use super::{Node, plan::POOL_BARE};
 
 /// Mode of the fabric's pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -18,6 +19,9 @@ pub enum Encapsulation {
     VxlanCrossSubnet,
     /// `vxlanMode: Always` for a pool of IPv4 and one of IPv6: every node and pod has an address of each
     VxlanDualStack,
+    /// two pools, as in a migration: one of `vxlanMode: Always`, and one without encapsulation, whose routes are BIRD's and in which every
+    /// second pod is
+    VxlanAndNone,
     /// `ipipMode: Always`, routes by BIRD
     Ipip,
     /// `ipipMode: CrossSubnet`, routes by BIRD; every third node is in another subnet
@@ -44,10 +48,11 @@ pub const OVERHEAD_V6_BYTES: u32 = 70;
 
 impl Encapsulation {
     /// All modes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Vxlan,
         Self::VxlanCrossSubnet,
         Self::VxlanDualStack,
+        Self::VxlanAndNone,
         Self::Ipip,
         Self::IpipCrossSubnet,
         Self::None,
@@ -66,24 +71,47 @@ impl Encapsulation {
         matches!(self, Self::VxlanDualStack | Self::NoneDualStack)
     }
 
+    /// Whether there is a second pool of IPv4, without encapsulation ([`POOL_BARE`]).
+    #[must_use]
+    pub const fn is_mixed(self) -> bool {
+        matches!(self, Self::VxlanAndNone)
+    }
+
     /// What the pool's tunnel is; [`Carrier::Bare`] for none.
     #[must_use]
     pub const fn tunnel(self) -> Carrier {
         match self {
-            Self::Vxlan | Self::VxlanCrossSubnet | Self::VxlanDualStack => Carrier::Vxlan,
+            Self::Vxlan | Self::VxlanCrossSubnet | Self::VxlanDualStack | Self::VxlanAndNone => Carrier::Vxlan,
             Self::Ipip | Self::IpipCrossSubnet => Carrier::Ipip,
             Self::None | Self::NoneDualStack => Carrier::Bare,
         }
     }
 
-    /// What a packet from `one` to `other` travels in.
+    /// What a packet from `one` to an address of `other`'s travels in: the pool of its destination decides.
     #[must_use]
-    pub const fn between(self, one: &Node, other: &Node) -> Carrier {
-        if self.crosses_subnets() && one.subnet == other.subnet {
+    pub fn between(self, one: &Node, other: &Node, dst: impl Into<IpNet>) -> Carrier {
+        if (self.crosses_subnets() && one.subnet == other.subnet) || self.in_bare_pool(dst) {
             Carrier::Bare
         } else {
             self.tunnel()
         }
+    }
+
+    fn in_bare_pool(self, dst: impl Into<IpNet>) -> bool {
+        let pool: Result<IpNet, _> = POOL_BARE.parse();
+        self.is_mixed() && pool.is_ok_and(|pool| pool.contains(&dst.into()))
+    }
+
+    /// Whether the routes to these addresses are BIRD's.
+    #[must_use]
+    pub fn by_bird(self, dst: impl Into<IpNet>) -> bool {
+        self.is_birds() || self.in_bare_pool(dst)
+    }
+
+    /// Whether BIRD runs at all.
+    #[must_use]
+    pub const fn has_bird(self) -> bool {
+        self.is_birds() || self.is_mixed()
     }
 
     /// The tunnel's device, if there is one.
@@ -96,7 +124,7 @@ impl Encapsulation {
         }
     }
 
-    /// Whether BIRD programs the routes between nodes, as it does for all but VXLAN pools by default until 3.32.
+    /// Whether BIRD programs all routes between nodes, as it does for all but VXLAN pools by default until 3.32.
     #[must_use]
     pub const fn is_birds(self) -> bool {
         !matches!(self.tunnel(), Carrier::Vxlan)
@@ -127,11 +155,11 @@ impl Encapsulation {
         }
     }
 
-    /// `vxlanMode` and `ipipMode` of the pool of IPv4; IPv6's has the same `vxlanMode`, and there is no IPIP for it.
+    /// `vxlanMode` and `ipipMode` of the (first) pool of IPv4; IPv6's has the same `vxlanMode`, and there is no IPIP for it.
     #[must_use]
     pub const fn pool_modes(self) -> (&'static str, &'static str) {
         match self {
-            Self::Vxlan | Self::VxlanDualStack => ("Always", "Never"),
+            Self::Vxlan | Self::VxlanDualStack | Self::VxlanAndNone => ("Always", "Never"),
             Self::VxlanCrossSubnet => ("CrossSubnet", "Never"),
             Self::Ipip => ("Never", "Always"),
             Self::IpipCrossSubnet => ("Never", "CrossSubnet"),
@@ -146,6 +174,7 @@ impl fmt::Display for Encapsulation {
             Self::Vxlan => "VXLAN",
             Self::VxlanCrossSubnet => "VXLAN across subnets",
             Self::VxlanDualStack => "VXLAN of both families",
+            Self::VxlanAndNone => "VXLAN beside unencapsulated",
             Self::Ipip => "IPIP",
             Self::IpipCrossSubnet => "IPIP across subnets",
             Self::None => "unencapsulated",

@@ -103,9 +103,9 @@ pub fn tunnel_route(spec: &FabricSpec, remote: &Node, block: impl Into<IpNet>) -
 /// The route of `node` to a block of `remote`, or to an address that it borrowed; none if the fabric has no pool of that family.
 pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: impl Into<IpNet>) -> Option<Route> {
     let dst = dst.into();
-    let birds = spec.encapsulation.is_birds();
+    let birds = spec.encapsulation.by_bird(dst);
     let protocol = if birds { proto::BIRD } else { proto::FELIX };
-    match spec.encapsulation.between(node, remote) {
+    match spec.encapsulation.between(node, remote, dst) {
         Carrier::Vxlan => tunnel_route(spec, remote, dst),
         Carrier::Ipip => {
             let mut route = Route::unicast(dst, Some(remote.host_ip.into()), IPIP_DEVICE, protocol);
@@ -124,10 +124,14 @@ pub fn remote_route(spec: &FabricSpec, node: &Node, remote: &Node, dst: impl Int
 /// Every route that Felix or BIRD keeps on `node` for the blocks and borrowed addresses of `nodes`.
 pub fn block_routes(spec: &FabricSpec, node: &Node, nodes: &[Node]) -> Vec<Route> {
     let mut routes = Vec::new();
-    let own = if spec.encapsulation.is_birds() { proto::BIRD } else { proto::FELIX };
     for other in nodes {
         for block in other.all_blocks() {
             if other.index == node.index {
+                let own = if spec.encapsulation.by_bird(block) {
+                    proto::BIRD
+                } else {
+                    proto::FELIX
+                };
                 routes.push(Route::blackhole(block, own));
             } else {
                 routes.extend(remote_route(spec, node, other, block));

@@ -42,6 +42,8 @@ pub const POD_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xee
 pub const HOST_SIDE_MAC: [u8; 6] = [0xee; 6];
 /// The IP pool.
 pub const POOL: &str = "10.244.0.0/16";
+/// The second IP pool of a fabric that has one without encapsulation.
+pub const POOL_BARE: &str = "10.245.0.0/16";
 /// Prefix length of a block.
 pub const BLOCK_PREFIX_LEN: u8 = 26;
 /// The IP pool of IPv6.
@@ -111,7 +113,7 @@ impl FabricSpec {
         Self {
             prefix: prefix.to_owned(),
             encapsulation,
-            borrows: encapsulation != Encapsulation::Vxlan,
+            borrows: !matches!(encapsulation, Encapsulation::Vxlan | Encapsulation::VxlanAndNone),
             ..Self::default()
         }
     }
@@ -278,7 +280,10 @@ impl Node {
         if index + 1 == spec.nodes {
             numbers.push(1003);
         }
-        let blocks = numbers.iter().map(|number| block(*number)).collect::<Result<Vec<_>>>()?;
+        let mut blocks = numbers.iter().map(|number| block(*number)).collect::<Result<Vec<_>>>()?;
+        if spec.encapsulation.is_mixed() {
+            blocks.push(block_bare(300 + index)?);
+        }
         let v6 = spec.encapsulation.is_dual_stack().then(|| {
             let blocks = numbers.iter().map(|number| block_v6(*number)).collect::<Result<Vec<_>>>()?;
             NodeV6::plan(&name, offset, blocks)
@@ -344,7 +349,16 @@ pub fn bridge(subnet: u8) -> String {
 /// The `number`th block of the pool. Block numbers are spread so that no code can get away with
 /// deriving them from the node's position.
 fn block(number: usize) -> Result<Ipv4Net> {
-    let base = u32::from(Ipv4Addr::new(10, 244, 0, 0));
+    block_of(Ipv4Addr::new(10, 244, 0, 0), number)
+}
+
+/// The `number`th block of the pool without encapsulation.
+fn block_bare(number: usize) -> Result<Ipv4Net> {
+    block_of(Ipv4Addr::new(10, 245, 0, 0), number)
+}
+
+fn block_of(pool: Ipv4Addr, number: usize) -> Result<Ipv4Net> {
+    let base = u32::from(pool);
     let offset = u32::try_from(number % 1024)? << (32 - BLOCK_PREFIX_LEN);
     Ok(Ipv4Net::new(Ipv4Addr::from(base + offset), BLOCK_PREFIX_LEN)?)
 }
@@ -403,10 +417,16 @@ impl Pod {
     pub fn plan(spec: &FabricSpec, node: &Node, number: usize) -> Self {
         let name = format!("pod-{}{number}", node.letter);
         let ordinal = 36 + u32::try_from(number % 27).unwrap_or(0);
+        // In the second pool is every second pod.
+        let second = node
+            .blocks
+            .last()
+            .filter(|_| spec.encapsulation.is_mixed() && number.is_multiple_of(2));
+        let block = second.copied().unwrap_or_else(|| node.block());
         let ip6 = |v6: &NodeV6| Ipv6Addr::from(u128::from(v6.block().network()) + u128::from(ordinal));
         Self {
             netns: format!("{}-{name}", spec.prefix),
-            ip: Ipv4Addr::from(u32::from(node.block().network()) + ordinal),
+            ip: Ipv4Addr::from(u32::from(block.network()) + ordinal),
             ip6: node.v6.as_ref().map(ip6),
             host_device: host_device(POD_NAMESPACE, &name),
             container_id: hex(&Sha1::digest(format!("sandbox of {name}"))),

@@ -17,6 +17,7 @@ mod foreign;
 mod impairments;
 mod ipv6;
 mod layer2;
+mod mixed;
 mod pods;
 mod routes;
 mod settings;
@@ -91,7 +92,8 @@ pub fn catalogue_of(encapsulation: Encapsulation) -> Vec<&'static Fault> {
     let common = catalogue()
         .into_iter()
         .filter(|fault| encapsulation == Encapsulation::Vxlan || encapsulation::COMMON.contains(&fault.name));
-    common.chain(particular).chain(of_ipv6).collect()
+    let of_mixed = mixed::FAULTS.iter().filter(|_| encapsulation.is_mixed());
+    common.chain(particular).chain(of_ipv6).chain(of_mixed).collect()
 }
 
 /// What a network does that is bad without being broken, on a fabric of any encapsulation.
@@ -126,6 +128,7 @@ pub fn find(name: &str) -> Result<&'static Fault> {
         .into_iter()
         .chain(particular)
         .chain(ipv6::FAULTS)
+        .chain(mixed::FAULTS)
         .chain(impairments::FAULTS)
         .find(|fault| fault.name == name)
         .ok_or_else(|| anyhow!("there is no fault {name}"))

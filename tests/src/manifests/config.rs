@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{CREATED, uid};
 use crate::fabric::{
     State,
-    plan::{BLOCK_PREFIX_LEN, BLOCK_PREFIX_LEN_V6, POOL, POOL_V6},
+    plan::{BLOCK_PREFIX_LEN, BLOCK_PREFIX_LEN_V6, POOL, POOL_BARE, POOL_V6},
 };
 
 pub(super) fn objects(state: &State) -> Vec<Value> {
@@ -33,7 +33,7 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
         "vxlanPort": state.spec.port,
         "vxlanVNI": state.spec.vni,
     });
-    let mut bgp = json!({ "nodeToNodeMeshEnabled": state.spec.encapsulation.is_birds() });
+    let mut bgp = json!({ "nodeToNodeMeshEnabled": state.spec.encapsulation.has_bird() });
     if let Some((by_felix, by_bird)) = &state.overrides.program_cluster_routes {
         felix["programClusterRoutes"] = json!(by_felix);
         bgp["programClusterRoutes"] = json!(by_bird);
@@ -50,6 +50,20 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
             "natOutgoing": false,
             "nodeSelector": "all()",
             "vxlanMode": vxlan,
+        }),
+    );
+    let bare = object(
+        "IPPool",
+        "bare-ipv4-ippool",
+        json!({
+            "allowedUses": ["Workload", "Tunnel"],
+            "assignmentMode": "Automatic",
+            "blockSize": BLOCK_PREFIX_LEN,
+            "cidr": POOL_BARE,
+            "ipipMode": "Never",
+            "natOutgoing": true,
+            "nodeSelector": "all()",
+            "vxlanMode": "Never",
         }),
     );
     let mut objects = vec![
@@ -83,12 +97,15 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
     if state.spec.encapsulation.is_dual_stack() {
         objects.push(v6);
     }
+    if state.spec.encapsulation.is_mixed() {
+        objects.push(bare);
+    }
     objects
 }
 
 /// The calico-node container, the same in the DaemonSet and in its pods.
 pub(super) fn calico_node_container(state: &State) -> Value {
-    let backend = if state.spec.encapsulation.is_birds() { "bird" } else { "vxlan" };
+    let backend = if state.spec.encapsulation.has_bird() { "bird" } else { "vxlan" };
     let (vxlan, ipip) = state.spec.encapsulation.pool_modes();
     let env = |name: &str, value: &str| json!({ "name": name, "value": value });
     let dual_stack = state.spec.encapsulation.is_dual_stack();

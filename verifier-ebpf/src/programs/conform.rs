@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use verifier_ebpf::address::{Address6, mapped_words};
 use verifier_ebpf::config::Config;
-use verifier_ebpf::conformance::{Carrier, Claim, Conformance, End, decisive, judge_bare, judge_tunnelled, slot};
+use verifier_ebpf::conformance::{Carrier, Claim, Conformance, End, Owner, decisive, judge_bare, judge_tunnelled, slot};
 use verifier_ebpf::parse::{Crossing, Encapsulated};
 use verifier_ebpf::record::{ConformanceSample, Direction};
 
@@ -30,7 +30,10 @@ pub fn tunnelled(ctx: &TcContext, direction: Direction, config: &Config, seen: &
     }
     let owner = owner(config, decisive(direction, seen.source, seen.destination));
     let other_end = decisive(direction, seen.outer_source, seen.outer_destination);
-    let claim = owner.map(|owner| owner.against(other_end));
+    let claim = owner.map(|owner| {
+        let claim = owner.against(other_end);
+        claim.with(meant(config, direction, claim.flags, seen.destination))
+    });
     let conformance = judge_tunnelled(config, direction, seen.carrier, seen.vni, claim);
     let peer = owner.map_or(0, |owner| owner.peer);
     count(&CONFORMANCE, slot(peer, direction, conformance));
@@ -69,7 +72,9 @@ pub fn tunnelled_six(ctx: &TcContext, direction: Direction, config: &Config, see
         crossing => {
             let owner = owner6(config, inner);
             let claim = owner.map(|owner| match crossing {
-                Crossing::None => owner.against(other_end),
+                Crossing::None => owner
+                    .against(other_end)
+                    .with(meant_six(config, direction, owner.flags, seen.destination)),
                 _ => crossed(owner.flags),
             });
             (claim, owner.map_or(0, |owner| owner.peer))
@@ -95,7 +100,8 @@ pub fn tunnelled_six(ctx: &TcContext, direction: Direction, config: &Config, see
 #[inline(always)]
 pub fn bare(ctx: &TcContext, direction: Direction, config: &Config, source: u32, destination: u32) {
     let owner = owner(config, decisive(direction, source, destination));
-    let Some(conformance) = judge_bare(config, owner.map(|owner| owner.flags)) else {
+    let flags = owner.map(|owner| meant(config, direction, owner.flags, destination));
+    let Some(conformance) = judge_bare(config, flags) else {
         return;
     };
     let peer = owner.map_or(0, |owner| owner.peer);
@@ -118,7 +124,8 @@ pub fn bare(ctx: &TcContext, direction: Direction, config: &Config, source: u32,
 #[inline(always)]
 pub fn bare_six(ctx: &TcContext, direction: Direction, config: &Config, source: Address6, destination: Address6) {
     let owner = owner6(config, decisive(direction, source, destination));
-    let Some(conformance) = judge_bare(config, owner.map(|owner| owner.flags)) else {
+    let flags = owner.map(|owner| meant_six(config, direction, owner.flags, destination));
+    let Some(conformance) = judge_bare(config, flags) else {
         return;
     };
     let peer = owner.map_or(0, |owner| owner.peer);
@@ -135,6 +142,24 @@ pub fn bare_six(ctx: &TcContext, direction: Direction, config: &Config, source: 
         };
         sample(ctx, direction, config, &judged);
     }
+}
+
+/// An owner's flags for this packet: what arrives travels as the pool of its destination has it, which may not be that of its source.
+#[inline(always)]
+fn meant(config: &Config, direction: Direction, flags: u32, destination: u32) -> u32 {
+    if config.flags & Config::MIXED == 0 || matches!(direction, Direction::Egress) {
+        return flags;
+    }
+    Owner::as_arriving(flags, config.pool_of(destination))
+}
+
+/// The same of IPv6.
+#[inline(always)]
+fn meant_six(config: &Config, direction: Direction, flags: u32, destination: Address6) -> u32 {
+    if config.flags & Config::MIXED == 0 || matches!(direction, Direction::Egress) {
+        return flags;
+    }
+    Owner::as_arriving(flags, config.pool6_of(destination))
 }
 
 /// Somebody else's tunnel, or a misconfigured one of ours: the probes in it are recorded, its traffic is not judged.

@@ -220,6 +220,48 @@ fn ipv6_has_its_own_device_neighbours_and_entries() {
 }
 
 #[test]
+fn what_a_peer_sends_arrives_as_the_pool_of_its_destination_has_it() {
+    let pools = |second: (&str, &str)| {
+        let cluster = support::cluster(&[
+            support::node("worker-a", "172.18.0.2/16", Some("10.244.2.0")),
+            support::node("near", "172.18.0.3/16", Some("10.244.3.0")),
+            support::node("far", "172.19.0.4/16", Some("10.244.4.0")),
+            support::pool("one", "10.244.0.0/16", "Always", "Never"),
+            support::pool("two", "10.245.0.0/16", second.0, second.1),
+            support::block("10.244.3.0/26", "near", &[]),
+            support::block("10.245.2.0/26", "worker-a", &[]),
+            version("v3.30.7"),
+        ]);
+        cluster.node_intent(&"worker-a".into()).unwrap()
+    };
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let intent = pools(("Never", "Never"));
+    let near = "near".into();
+    assert_eq!(intent.encapsulation_to(&near, ip("10.244.3.7")), Encapsulation::Vxlan);
+    // From a pod of the second pool there in the tunnel, and back without it; a host's own address is in no pool.
+    assert_eq!(
+        intent.encapsulation_back(&near, ip("10.245.2.7"), ip("10.244.3.7")),
+        Encapsulation::None
+    );
+    assert_eq!(
+        intent.encapsulation_back(&near, ip("10.244.2.7"), ip("10.244.3.7")),
+        Encapsulation::Vxlan
+    );
+    assert_eq!(
+        intent.encapsulation_back(&near, ip("172.18.0.2"), ip("10.244.3.7")),
+        Encapsulation::None
+    );
+
+    let intent = pools(("CrossSubnet", "Never"));
+    for (peer, carried) in [("near", Encapsulation::None), ("far", Encapsulation::Vxlan)] {
+        let back = intent.encapsulation_back(&peer.into(), ip("10.245.2.7"), ip("10.244.3.7"));
+        assert_eq!(back, carried, "{peer}");
+    }
+    // Pools that do not differ: as they go, so they come.
+    assert!(pools(("Always", "Never")).peers.values().all(|peer| peer.arriving.is_empty()));
+}
+
+#[test]
 fn settings_carry_who_set_them() {
     let changes = [
         felix(

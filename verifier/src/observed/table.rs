@@ -36,6 +36,8 @@ pub struct Owned {
 pub struct Table {
     /// By prefix: blocks, borrowed addresses, tunnel addresses.
     pub owners: BTreeMap<IpNet, Owned>,
+    /// How packets from each peer to addresses of each pool are meant to arrive; empty where all pools travel in one way.
+    pub arriving: BTreeMap<NodeName, Vec<(IpNet, Encapsulation)>>,
     /// Pools: where pods' addresses may come from.
     pub pools: Vec<IpNet>,
     /// VXLAN network identifier, if intent knows it.
@@ -86,6 +88,7 @@ impl Table {
             vni: known.vni,
             vxlan_port: known.port,
             pools: known.pools.iter().map(IpNet::trunc).collect(),
+            arriving: known.arriving,
             ..Self::default()
         };
         for owned in known.owners {
@@ -173,6 +176,7 @@ impl Table {
             block6_mask: Config::NOTHING.block6_mask,
             block_prefix: [0; PREFIXES],
             block6_prefix: [0; PREFIXES],
+            flags: (config.flags & !Config::MIXED) | if self.arriving.is_empty() { 0 } else { Config::MIXED },
             ..config
         };
         let four = config.pool_address.iter_mut().zip(&mut config.pool_mask);
@@ -220,12 +224,23 @@ impl Table {
                 }
                 exceptions.insert(block);
             }
-            entries.insert(prefix, owned, number);
+            entries.insert(prefix, owned, number, self.arriving_flags(Family::of(prefix), owned));
         }
         for block in exceptions {
             entries.mark(&block);
         }
         entries
+    }
+
+    /// How packets from an owner to each pool of a family are meant to arrive, as flags by the pool's place in the configuration.
+    fn arriving_flags(&self, family: Family, owned: &Owned) -> u32 {
+        let Some(arriving) = owned.peer.as_ref().and_then(|peer| self.arriving.get(peer)) else {
+            return 0;
+        };
+        self.pools_of(family).zip(0..).fold(0, |flags, (pool, place)| {
+            let carried = arriving.iter().find(|(of, _)| of.trunc() == *pool).map(|(_, e)| carrier_flags(*e));
+            flags | Owner::arriving(place, carried.unwrap_or(0))
+        })
     }
 
     /// The block that the program would find for an address.
@@ -243,13 +258,9 @@ impl Entries {
         self.four.len() + self.six.len()
     }
 
-    fn insert(&mut self, prefix: &IpNet, owned: &Owned, number: &BTreeMap<NodeName, u32>) {
+    fn insert(&mut self, prefix: &IpNet, owned: &Owned, number: &BTreeMap<NodeName, u32>, arriving: u32) {
         let peer = owned.peer.as_ref().and_then(|name| number.get(name)).copied().unwrap_or(0);
-        let mut flags = match owned.encapsulation {
-            Encapsulation::Vxlan => Owner::VXLAN,
-            Encapsulation::Ipip => Owner::IPIP,
-            Encapsulation::None => 0,
-        };
+        let mut flags = carrier_flags(owned.encapsulation) | arriving;
         if owned.peer.is_none() {
             flags |= Owner::LOCAL;
         }
@@ -281,6 +292,14 @@ impl Entries {
         if let Some(flags) = flags {
             *flags |= Owner::EXCEPTIONS;
         }
+    }
+}
+
+const fn carrier_flags(encapsulation: Encapsulation) -> u32 {
+    match encapsulation {
+        Encapsulation::Vxlan => Owner::VXLAN,
+        Encapsulation::Ipip => Owner::IPIP,
+        Encapsulation::None => 0,
     }
 }
 

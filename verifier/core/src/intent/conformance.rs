@@ -35,6 +35,8 @@ pub struct ConformanceTable {
     pub owners: Vec<Owned>,
     /// Prefixes that several nodes claim: not judged.
     pub contested: Vec<IpNet>,
+    /// [`Peer::arriving`](super::Peer::arriving), of the peers where it is not empty: how what they send is meant to come here.
+    pub arriving: BTreeMap<NodeName, Vec<(IpNet, Encapsulation)>>,
     /// Pools: where pods' addresses come from.
     pub pools: Vec<IpNet>,
     /// VXLAN network identifier, if it can be resolved.
@@ -103,6 +105,12 @@ impl ConformanceTable {
             node: intent.node.clone(),
             owners: Vec::with_capacity(claims.len()),
             contested: Vec::new(),
+            arriving: intent
+                .peers
+                .iter()
+                .filter(|(_, peer)| !peer.arriving.is_empty())
+                .map(|(name, peer)| (name.clone(), peer.arriving.clone()))
+                .collect(),
             pools: intent.pools.iter().map(|(cidr, _)| *cidr).collect(),
             vni: intent.settings.vxlan_vni.value().copied(),
             port: intent.settings.vxlan_port.value().copied(),

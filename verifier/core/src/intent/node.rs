@@ -363,6 +363,10 @@ pub struct Peer {
     pub vtep_mac6: Option<Mac>,
     /// Blocks it owns, and addresses it borrowed (as /32 or /128), with the encapsulation towards it.
     pub prefixes: Vec<(IpNet, Encapsulation)>,
+    /// How packets from it to addresses of each pool are meant to travel, where pools of one family travel in different ways. Empty where
+    /// they do not: then packets come as they go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arriving: Vec<(IpNet, Encapsulation)>,
     /// Some of its running pods, in order of name.
     pub pods: Vec<RemotePod>,
     /// UDP port its agent serves on, if it differs from ours.
@@ -479,6 +483,19 @@ impl NodeIntent {
         by_prefix
             .or_else(|| self.tunnels.iter().find(|t| t.may_carry(to)).map(|t| t.encapsulation))
             .unwrap_or(Encapsulation::None)
+    }
+
+    /// How the answer to a packet from `from` here to `to` on `peer` is meant to travel: the pool of its destination decides that too, and it
+    /// may be another one.
+    pub fn encapsulation_back(&self, peer: &NodeName, from: IpAddr, to: IpAddr) -> Encapsulation {
+        let arriving = self.peers.get(peer).map_or(&[][..], |p| &p.arriving);
+        if arriving.is_empty() {
+            return self.encapsulation_to(peer, to);
+        }
+        let holding = arriving.iter().filter(|(pool, _)| pool.contains(&from));
+        // A host's own address is in no pool.
+        let by_pool = holding.max_by_key(|(pool, _)| pool.prefix_len()).map(|(_, e)| *e);
+        by_pool.unwrap_or(Encapsulation::None)
     }
 
     /// The tunnel device of an encapsulation that carries packets to `to`.

@@ -4,7 +4,7 @@ use crate::{
     intent::{Encapsulation, NodeIntent},
     names::{NodeName, PodRef},
     observed::{Direction, Leg, TapKind},
-    probe::{Endpoint, PairKind, Probe},
+    probe::{PairKind, Probe},
 };
 use alloc::{
     collections::BTreeMap,
@@ -49,19 +49,24 @@ impl fmt::Display for Waypoint {
 /// workload egress there; then the same backwards. Without encapsulation the tunnel taps fall away, on one node the underlay too. A host's
 /// own packets start at the tunnel device.
 pub fn itinerary(intent: &NodeIntent, probe: &Probe, taps: &Taps) -> Vec<Waypoint> {
-    let forward = one_way(intent, &probe.from, &probe.to, probe.pair, taps, Leg::Request);
-    let back = forward.iter().rev().map(|w| Waypoint {
+    let there = intent.encapsulation_to(&probe.to.node, probe.to.ip);
+    let back = intent.encapsulation_back(&probe.to.node, probe.from.ip, probe.to.ip);
+    let forward = one_way(intent, probe, there, taps);
+    // The answer's way is the same, backwards, but for what it travels in.
+    let backward = one_way(intent, probe, back, taps);
+    let back = backward.into_iter().rev().map(|w| Waypoint {
         direction: match w.direction {
             Direction::Ingress => Direction::Egress,
             Direction::Egress => Direction::Ingress,
         },
         leg: Leg::Reply,
-        ..w.clone()
+        ..w
     });
-    forward.iter().cloned().chain(back).collect()
+    forward.into_iter().chain(back).collect()
 }
 
-fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, taps: &Taps, leg: Leg) -> Vec<Waypoint> {
+fn one_way(intent: &NodeIntent, probe: &Probe, encapsulation: Encapsulation, taps: &Taps) -> Vec<Waypoint> {
+    let (from, to) = (&probe.from, &probe.to);
     let mut out = Vec::new();
     let mut push = |node: &NodeName, tap, device: String, direction| {
         out.push(Waypoint {
@@ -69,14 +74,14 @@ fn one_way(intent: &NodeIntent, from: &Endpoint, to: &Endpoint, pair: PairKind, 
             tap,
             device,
             direction,
-            leg,
+            leg: Leg::Request,
         });
     };
     if let Some(pod) = &from.pod {
         push(&from.node, TapKind::Workload, workload_device(intent, pod), Direction::Ingress);
     }
-    if matches!(pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod) {
-        let tunnel = match intent.encapsulation_to(&to.node, to.ip) {
+    if matches!(probe.pair, PairKind::PodToRemotePod | PairKind::HostToRemotePod) {
+        let tunnel = match encapsulation {
             Encapsulation::None => None,
             encapsulation => intent.tunnel_to(encapsulation, to.ip).map(|t| t.device.clone()),
         };

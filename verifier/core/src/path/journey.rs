@@ -132,7 +132,7 @@ fn gaps_of(witness: &Witness, node: &NodeName) -> Vec<Gap> {
 
 /// Whether a record is of this waypoint. On the underlay an encapsulated packet is expected wherever the itinerary has a tunnel.
 fn fits(w: &Waypoint, hop: &Hop, all: &[Waypoint]) -> bool {
-    let tunnelled = all.iter().any(|x| x.tap == TapKind::Tunnel);
+    let tunnelled = all.iter().any(|x| x.tap == TapKind::Tunnel && x.leg == w.leg);
     w.node == hop.node
         && w.tap == hop.tap
         && w.direction == hop.direction

@@ -8,7 +8,7 @@
 //!
 //! | pair | continuous, per round | validate |
 //! |---|---|---|
-//! | pod to remote pod | one pod, k peers: UDP small from every pinned port, the rest once small and once at the MTU | every peer so, each port several times; every other pod to one peer; one pod to a peer's borrowed addresses |
+//! | pod to remote pod | one pod, k peers: UDP small from every pinned port, the rest once small and once at the MTU | every peer so, each port several times; every other pod to one peer; one pod to a pod by each of a peer's routes |
 //! | host to remote pod (source = tunnel address) | k peers: UDP, ICMP, TCP small, ICMP at the MTU | every peer so |
 //! | host to local pod (source = the node's address, as the kubelet) | a few pods in turn: UDP, ICMP, TCP small | every pod |
 //! | pod to local pod | one pair in turn | each pod to the next |

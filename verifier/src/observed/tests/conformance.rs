@@ -129,6 +129,7 @@ fn table(net: Net, vtep: &str, vni: u32, encapsulation: Encapsulation) -> Table 
             (net.blocks[1].parse().unwrap(), owned(Some("b"), vtep, encapsulation)),
         ]
         .into(),
+        arriving: std::collections::BTreeMap::new(),
         pools: vec![net.pool.parse().unwrap()],
         vni: Some(vni),
         vxlan_port: Some(4789),

@@ -259,9 +259,33 @@ impl Cluster {
             tunnel_ip6: vtep6.map(|v| v.tunnel_ip),
             vtep_mac6: vtep6.map(|v| v.mac),
             prefixes: self.peer_prefixes(view, name, facts),
+            arriving: self.arriving(view, facts),
             pods: self.pods_of_peer(name),
             agent_port: None,
         }
+    }
+
+    /// How packets from a peer to each pool travel, where pools of one family differ in that. Both nodes are in one subnet or neither is, so
+    /// that it is as from here to there.
+    fn arriving(&self, view: &View<'_>, facts: &NodeFacts) -> Vec<(IpNet, Encapsulation)> {
+        let modes = |family: Family| {
+            let of_family = self.pools.values().filter(move |pool| Family::of_net(&pool.cidr) == family);
+            of_family
+                .filter(|pool| !pool.load_balancer_only)
+                .map(|pool| (pool.encapsulation, pool.cross_subnet))
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        if modes(Family::V4) < 2 && modes(Family::V6) < 2 {
+            return Vec::new();
+        }
+        let mut all: Vec<(IpNet, Encapsulation)> = self
+            .pools
+            .values()
+            .map(|pool| (pool.cidr, self.encapsulation_towards(view, facts, &pool.cidr)))
+            .collect();
+        all.sort();
+        all
     }
 
     /// What a peer owns, with the encapsulation towards it.

@@ -8,14 +8,14 @@ use super::{
 use crate::names::NodeName;
 use alloc::vec::Vec;
 
-/// Pods with an address of their own route that are tested for each peer, beside the one whose turn it is.
-const BORROWED_PER_PEER: usize = 4;
+/// Routes to each peer that are tested, beside the one to the pod whose turn it is.
+const ROUTES_PER_PEER: usize = 4;
 
 /// The probes of a full validation: every peer that `options` allows, every local pod, each probe `options.attempts` times.
 ///
 /// Every local pod is tested from the host, towards a remote pod and in both directions with a neighbouring pod, so that each can be
-/// told fresh or stale; one pod for each peer gets the full set of ports and sizes. Pods with borrowed addresses, to which a route of their own
-/// leads, are tested too, up to a few for each peer.
+/// told fresh or stale; one pod for each peer gets the full set of ports and sizes. Of a peer with several blocks, or with pods that borrowed
+/// their addresses, a pod by each of its routes is tested, up to a few.
 pub fn plan_full(intent: &NodeIntent, options: &PlanOptions, ids: &mut IdSource) -> Plan {
     let peers: Vec<&NodeName> = intent
         .peers
@@ -44,8 +44,7 @@ fn one_family(builder: &mut Builder<'_>, peers: &[&NodeName], own_place: u64, at
         let Some(to) = builder.remote_pod(peer, own_place) else { continue };
         if let Some(from) = pick(&local, rank) {
             builder.shoot(from, &to, PairKind::PodToRemotePod, Shots::ALL_PORTS, attempts);
-            let others = builder.borrowing_pods(peer).into_iter().filter(|pod| pod.ip != to.ip);
-            for to in others.take(BORROWED_PER_PEER) {
+            for to in builder.pods_by_other_routes(peer, to.ip).into_iter().take(ROUTES_PER_PEER) {
                 builder.shoot(from, &to, PairKind::PodToRemotePod, Shots::ONE_PORT, attempts);
             }
         }

@@ -11,9 +11,8 @@ use crate::{
         result::{Endpoint, PairKind, Probe, Size, Transport},
     },
 };
-use alloc::{format, string::String, vec::Vec};
+use alloc::{collections::BTreeSet, format, string::String, vec::Vec};
 use core::net::IpAddr;
-use ipnet::IpNet;
 
 const SOURCE: &str = "probe/plan";
 
@@ -172,13 +171,17 @@ impl<'a> Builder<'a> {
             .collect()
     }
 
-    /// Pods of `peer` to which a route of their own leads: their addresses are borrowed from another node's block, so that a probe to any other
-    /// pod of `peer` says nothing of the way to them.
-    pub(super) fn borrowing_pods(&self, peer: &NodeName) -> Vec<Endpoint> {
+    /// A pod of `peer` for every route to it but the one that leads to `known`: a probe says nothing of the way to pods in another block of
+    /// the peer's, which may even travel in another way, nor to those with borrowed addresses, to each of which a route of its own leads.
+    pub(super) fn pods_by_other_routes(&self, peer: &NodeName, known: IpAddr) -> Vec<Endpoint> {
         let prefixes = self.intent.peers.get(peer).map(|p| p.prefixes.as_slice()).unwrap_or_default();
-        let own_route = |ip: IpAddr| prefixes.iter().any(|(net, _)| *net == IpNet::from(ip));
+        let route = |ip: IpAddr| {
+            let holding = prefixes.iter().map(|(net, _)| net).filter(|net| net.contains(&ip));
+            holding.max_by_key(|net| net.prefix_len())
+        };
+        let mut told = BTreeSet::from([route(known)]);
         let mut pods = self.remote_pods(peer);
-        pods.retain(|pod| own_route(pod.ip));
+        pods.retain(|pod| told.insert(route(pod.ip)));
         pods
     }
 

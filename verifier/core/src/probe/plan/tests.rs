@@ -35,6 +35,7 @@ fn intent(me: usize, nodes: usize, pods: usize) -> NodeIntent {
         tunnel_ip6: None,
         vtep_mac6: None,
         prefixes: [(block(node), Encapsulation::Vxlan)].into(),
+        arriving: Vec::new(),
         pods: (0..pods)
             .map(|i| RemotePod {
                 pod: pod(node, i),
@@ -480,4 +481,23 @@ fn a_borrowed_address_is_tested_by_whoever_has_a_route_of_its_own_to_it() {
     let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
     let to: BTreeSet<IpAddr> = plan.probes.iter().filter(|p| p.to.node == peer_name).map(|p| p.to.ip).collect();
     assert_eq!(to, [address(1, 0), borrowed].into());
+}
+
+#[test]
+fn a_pod_by_each_route_to_a_peer_is_tested() {
+    let mut intent = intent(0, 3, 5);
+    let peer_name = NodeName::from("node-1");
+    let peer = intent.peers.get_mut(&peer_name).unwrap();
+    let second = ipnet::IpNet::new(address(9, 0), 24).unwrap().trunc();
+    peer.prefixes.push((second, Encapsulation::None));
+    peer.pods[3].ip = address(9, 3);
+    peer.pods[4].ip = address(9, 4);
+    let plan = plan_full(&intent, &PlanOptions::default(), &mut ids());
+    let between_pods = plan
+        .probes
+        .iter()
+        .filter(|p| p.to.node == peer_name && p.pair == PairKind::PodToRemotePod);
+    let to: BTreeSet<IpAddr> = between_pods.map(|p| p.to.ip).collect();
+    assert!(to.contains(&address(9, 3)), "{to:?}");
+    assert!(to.iter().any(|ip| !second.contains(ip)), "{to:?}");
 }

@@ -4,6 +4,7 @@
 use crate::{
     evidence::Evidence,
     names::{Mac, NodeName, PodRef, UnixNs},
+    probe::{Probe, low},
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use core::net::IpAddr;
@@ -138,6 +139,21 @@ pub struct Hop {
     pub gso_size: u32,
     /// GSO segments, 0 for none.
     pub gso_segs: u32,
+}
+
+impl Hop {
+    /// Whether it is a record of this probe. It names the probe by half of its identity, which two of thousands may share: then the addresses
+    /// tell them apart. One of the two may have been rewritten on the way.
+    pub fn is_of(&self, probe: &Probe) -> bool {
+        let (from, to) = (probe.from.ip, probe.to.ip);
+        let of_its_ends = match self.leg {
+            Leg::Request => self.inner.src == from || self.inner.dst == to,
+            Leg::Reply => self.inner.src == to || self.inner.dst == from,
+            // Whoever could not forward it may be anybody.
+            Leg::Error => true,
+        };
+        self.probe == low(probe.id) && of_its_ends
+    }
 }
 
 /// In which namespace something happened.

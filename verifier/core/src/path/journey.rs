@@ -38,10 +38,7 @@ impl<'a> Journey<'a> {
         let mut seen: Vec<Option<&Hop>> = Vec::new();
         seen.resize(waypoints.len(), None);
         let mut off_path = Vec::new();
-        for hop in hops
-            .into_iter()
-            .filter(|h| u64::from(h.probe) == (probe.id & 0xffff_ffff) && h.leg != Leg::Error)
-        {
+        for hop in hops.into_iter().filter(|h| h.is_of(probe) && h.leg != Leg::Error) {
             let index = waypoints.iter().position(|w| fits(w, hop, &waypoints));
             match index.and_then(|i| seen.get_mut(i)) {
                 Some(slot) if slot.is_none_or(|old| old.at_ns > hop.at_ns) => *slot = Some(hop),

@@ -350,7 +350,7 @@ fn tallies(index: &Index<'_>, group: &[Sample<'_>]) -> Vec<Tally> {
         let requests = index
             .hops_of(result)
             .iter()
-            .filter(|h| h.leg == Leg::Request && h.tap == TapKind::Underlay);
+            .filter(|h| h.leg == Leg::Request && h.tap == TapKind::Underlay && h.is_of(&result.probe));
         outer.extend(requests.filter_map(|h| h.outer.as_ref()).map(|o| o.src_port));
     }
     by.into_values()

@@ -164,6 +164,42 @@ fn a_slow_network_is_a_warning_with_its_figure() {
     assert!(roots(&report).next().unwrap().subject.contains(" 4"), "{report:?}");
 }
 
+/// Two of thousands of probes share the half of their identity that taps see.
+#[test]
+fn another_probe_of_the_same_half_identity_is_not_this_one() {
+    let mut cluster = named("healthy");
+    let own = NodeName::from("node-a");
+    let a = cluster.nodes.get_mut(&own).and_then(change::value).unwrap();
+    let probes = a.probes.seen().unwrap();
+    let remote = probes
+        .iter()
+        .filter(|r| r.probe.from.pod.is_some() && r.probe.to.node != own && r.outcome.passed());
+    // Packets of others, sent from this node's devices, with another source and another destination; and one with the same destination.
+    let mut alien: Vec<Hop> = remote
+        .map(|result| {
+            let mut hop = record();
+            hop.node = own.clone();
+            hop.probe = verifier_core::probe::low(result.probe.id);
+            hop.inner.src = "10.244.99.1".parse().unwrap();
+            hop.inner.dst = "10.244.99.2".parse().unwrap();
+            hop
+        })
+        .collect();
+    assert!(alien.len() > 10);
+    let to = probes
+        .iter()
+        .find(|r| alien[0].probe == verifier_core::probe::low(r.probe.id))
+        .unwrap()
+        .probe
+        .to
+        .ip;
+    alien[0].inner.dst = to;
+    let observed = change::value(&mut a.observed).unwrap();
+    change::value(&mut observed.hops).unwrap().extend(alien);
+    let report = cluster.judge().cluster;
+    assert_eq!(told(&report), []);
+}
+
 #[test]
 fn ipv6_that_nobody_probed_is_not_made_milder_by_ipv4() {
     let mut cluster = named("healthy");

@@ -14,6 +14,9 @@ const LEAVING_MIN: u64 = 2;
 /// sender has seen it leave.
 const ARRIVING_MIN: u64 = 5;
 
+/// Probes with another source than theirs, below which nothing is said to rewrite.
+const REWRITTEN_MIN: u32 = 2;
+
 /// Tunnel packets against intent.
 pub(super) fn conformance(view: &View<'_>, out: &mut Out) {
     let Some(observed) = view.snapshot.observed.seen() else { return };
@@ -78,7 +81,7 @@ pub(super) fn source_rewritten(view: &View<'_>, out: &mut Out) {
         for w in waypoints.iter().filter(|w| w.leg == Leg::Request) {
             let at = hops
                 .iter()
-                .find(|h| h.node == w.node && h.tap == w.tap && h.direction == w.direction);
+                .find(|h| h.is_of(&result.probe) && h.node == w.node && h.tap == w.tap && h.direction == w.direction);
             match at {
                 Some(h) if h.inner.src != result.probe.from.ip => {
                     if h.node == view.intent.node {
@@ -101,8 +104,10 @@ pub(super) fn source_rewritten(view: &View<'_>, out: &mut Out) {
             }
         }
     }
-    // One rule rewrites all of a node's traffic: one finding, by the place seen most.
-    let Some(((place, before), (count, to))) = found.into_iter().max_by_key(|(_, (n, _))| *n) else {
+    // One rule rewrites all of a node's traffic: one finding, by the place seen most. A single probe may share the half of its identity that
+    // taps see, and its destination, with another node's.
+    let most = found.into_iter().max_by_key(|(_, (n, _))| *n);
+    let Some(((place, before), (count, to))) = most.filter(|(_, (n, _))| *n >= REWRITTEN_MIN) else {
         return;
     };
     let rule = view

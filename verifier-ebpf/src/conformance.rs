@@ -59,11 +59,11 @@ plain! {
 impl Owner {
     /// This very node.
     pub const LOCAL: u32 = 1;
-    /// Traffic to and from the owner is meant to travel in VXLAN.
+    /// Traffic to the owner is meant to travel in VXLAN, and traffic from it unless [`Config::MIXED`] says otherwise.
     pub const VXLAN: u32 = 2;
     /// Within this block are addresses with another owner, as entries of their own.
     pub const EXCEPTIONS: u32 = 4;
-    /// Traffic to and from the owner is meant to travel in IPIP.
+    /// The same in IPIP.
     pub const IPIP: u32 = 8;
     /// It is meant to travel in some tunnel; without it, bare.
     pub const TUNNELLED: u32 = Self::VXLAN | Self::IPIP;

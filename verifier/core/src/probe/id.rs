@@ -4,7 +4,7 @@
 //! the probes that one node may see at the same time, whoever sent them. It is a bijection of a counter, keyed by the node's name and
 //! incarnation: on one node it repeats after 2^32 probes only, and between two nodes it coincides as two random numbers do. With a
 //! thousand probes alive at one node (k peers in each direction, some seconds each) two of them share `low` with a probability of about
-//! 1 in 10,000; a hop record also carries the addresses, which settles even that.
+//! 1 in 10,000; a hop record also carries the addresses, which tell most of these apart.
 
 use crate::names::NodeName;
 

@@ -115,6 +115,8 @@ impl Agent {
             }
             match self.get("/readyz") {
                 Ok((200, _)) => return Ok(()),
+                // It will never be: no reason to wait for the deadline.
+                Ok((_, body)) if body.contains("without its kernel programs") => bail!("the agent of {}: {}", self.node, body.trim()),
                 Ok((status, body)) => last = format!("/readyz says {status} {}", body.trim()),
                 Err(error) => last = format!("{error:#}"),
             }

@@ -36,11 +36,15 @@ const OTHER_IPIP_POD: [u8; 4] = [10, 246, 100, 7];
 const BARE_POD: [u8; 4] = [10, 247, 200, 5];
 const OTHER_BARE_POD: [u8; 4] = [10, 247, 100, 7];
 
-/// Of the pool that has IPv6 beside IPv4, in VXLAN over IPv6.
+/// Of the pool that has IPv6 beside IPv4, in VXLAN over IPv6 and, from a block on, without encapsulation.
 const POD6_POOL: [u8; 16] = [0xfd, 0, 0, 0x10, 2, 0x44, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const NODE6: [u8; 16] = [0xfd, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const POD6: u32 = 200 * 256 + 5;
 const OTHER_POD6: u32 = 100 * 256 + 7;
+/// From this block of it on, traffic is not encapsulated.
+const BARE_BLOCK6: u32 = 2500;
+const BARE_POD6: u32 = 700 * 256 + 5;
+const OTHER_BARE_POD6: u32 = 650 * 256 + 7;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -183,9 +187,12 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
         vxlan_port: Some(VXLAN_PORT),
         ..Table::default()
     };
+    let ways = [Encapsulation::Vxlan, Encapsulation::Ipip, Encapsulation::None, Encapsulation::Vxlan];
+    let arriving: Vec<(IpNet, Encapsulation)> = table.pools.iter().copied().zip(ways).collect();
     for block in 0..BLOCKS {
         let network = Ipv4Addr::from_bits(u32::from_be_bytes([10, 244, 0, 0]) + block * 64);
         let node = block / 4;
+        table.arriving.insert(NodeName::from(format!("node-{node}")), arriving.clone());
         table.owners.insert(
             prefix(network.octets(), 26).into(),
             Owned {
@@ -204,7 +211,11 @@ fn set_up(observer: &mut Observer) -> Result<Ring, ObserverError> {
             Owned {
                 peer: Some(NodeName::from(format!("node-{node}"))),
                 vtep: vtep6_of(network).into(),
-                encapsulation: Encapsulation::Vxlan,
+                encapsulation: if block < BARE_BLOCK6 {
+                    Encapsulation::Vxlan
+                } else {
+                    Encapsulation::None
+                },
             },
         );
     }
@@ -260,6 +271,7 @@ fn paths() -> Vec<Path> {
     let foreign6 = ethernet6(&ipv6([0xfd99; 8].into(), [0xfd98; 8].into(), 6, &tcp()));
     let (from6, to6) = (pod6(OTHER_POD6), pod6(POD6));
     let pods6 = ipv6(from6, to6, 6, &tcp());
+    let bare6 = ipv6(pod6(OTHER_BARE_POD6), pod6(BARE_POD6), 6, &tcp());
     let probe6 = ipv6(from6, to6, 17, &udp6(PROBE_PORT, PROBE_PORT, from6, to6, &request()));
     let path = |path, program, packet: &[u8], aim_ns, returns| Path {
         path,
@@ -275,11 +287,19 @@ fn paths() -> Vec<Path> {
         path("not ours, underlay", "dpv_ul_egress", &foreign, Some(5.0), CONTINUE),
         path("tunnel conformance", "dpv_ul_egress", &tunnelled(&pods), Some(40.0), CONTINUE),
         path("ipip conformance", "dpv_ul_egress", &in_ip, Some(40.0), CONTINUE),
+        path(
+            "mixed conformance, arriving",
+            "dpv_ul_ingress",
+            &tunnelled(&pods),
+            Some(40.0),
+            CONTINUE,
+        ),
         path("bare conformance", "dpv_ul_egress", &bare, Some(40.0), CONTINUE),
         path("not ours, ipv6 workload", "dpv_wl_egress", &ethernet6(&pods6), None, CONTINUE),
         path("not ours, ipv6 reflector", REFLECTOR, &ethernet6(&pods6), None, CONTINUE),
         path("not ours, ipv6 underlay", "dpv_ul_egress", &foreign6, None, CONTINUE),
         path("ipv6 tunnel conformance", "dpv_ul_egress", &tunnelled6(&pods6), None, CONTINUE),
+        path("ipv6 bare conformance", "dpv_ul_egress", &ethernet6(&bare6), None, CONTINUE),
         path("probe, workload", "dpv_wl_egress", &ethernet(&probe), None, CONTINUE),
         path("probe, underlay", "dpv_ul_egress", &tunnelled(&probe), None, CONTINUE),
         path("probe, ipip underlay", "dpv_ul_egress", &probe_in_ip, None, CONTINUE),
@@ -415,7 +435,7 @@ mod tests {
         }
         // `Diverted` would be an error; times are never asserted.
         let costs = bench_taps(5, 20_000).unwrap();
-        assert_eq!(costs.len(), 18);
+        assert_eq!(costs.len(), 20);
         for cost in costs {
             eprintln!("{:24} {:8.1} ns, {:8.1} over empty", cost.path, cost.run_ns, cost.over_empty_ns);
         }

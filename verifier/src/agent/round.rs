@@ -27,19 +27,21 @@ use verifier_core::{
     names::{NodeName, PodRef},
     probe::{Endpoint, IdSource, PairKind, PlanOptions, Probe, ProbeResult, Size, Transport, plan_confirm, plan_full},
     programmed::NodeState,
-    verdict::{NodeSnapshot, slow_peers},
+    verdict::{NodeSnapshot, ask_again},
 };
 
-/// Without an answer after this long a probe of a full round is lost. Far above any round trip within a cluster.
-const DEADLINE: Duration = Duration::from_millis(1000);
+/// Without an answer after this long a probe of a full round is lost. Far above any round trip within a cluster, and longer than a machine
+/// that shares its processors stands still. It costs nothing: a healthy round ends with the last answer, and one that is not waits for
+/// [`LATE`] anyway.
+const DEADLINE: Duration = Duration::from_millis(2000);
+/// The same for probes that are sent again, where each attempt waits for the one before it.
+const DEADLINE_AGAIN: Duration = Duration::from_millis(1000);
 /// How long a peer may take to tell what it saw.
 const EVIDENCE_PATIENCE: Duration = Duration::from_secs(3);
 /// For how long a round that finds another one under way waits for its end.
 const BUSY_PATIENCE: Duration = Duration::from_secs(8);
 /// Probes that are sent again for filter counters to move.
 const AGAIN_MAX: usize = 48;
-/// Of the probes to a peer whose answers came late, one of so many is sent again.
-const AGAIN_OF_SLOW: usize = 4;
 /// Pairs of ends of which the largest passing size is searched.
 const SEARCHES_MAX: usize = 2;
 /// Peers that are asked for evidence. Beyond it only the ends of probes are, first those of failing ones.
@@ -74,8 +76,9 @@ pub async fn run(shared: &Shared, request: &RoundRequest) -> Result<NodeSnapshot
     let filters_before = shared.sample_filters().await;
     shared.eyes.settle().await;
     let began_ns = clock::monotonic_ns();
-    let quick = shared.run_options(DEADLINE, Duration::ZERO);
-    let mut all = send(plan.probes, &shared.settings.netns, &before, &shared.keys(), &quick).await;
+    let first = shared.run_options(DEADLINE, Duration::ZERO);
+    let quick = shared.run_options(DEADLINE_AGAIN, Duration::ZERO);
+    let mut all = send(plan.probes, &shared.settings.netns, &before, &shared.keys(), &first).await;
     if all.results.iter().any(failed) {
         look_closer(shared, &intent, &before, &mut all, &quick, &mut ids).await;
         let spent = Duration::from_nanos(clock::monotonic_ns().saturating_sub(began_ns));
@@ -141,18 +144,14 @@ async fn look_closer(
     all.merge(send(again, &shared.settings.netns, state, &keys, options).await);
 }
 
-/// A machine that stood still for a moment delays whatever was on its way, all of it: where answers came late, a part of the probes is sent
-/// again. A network is slow to these too, and if they are quick, no longer nine in ten are late.
+/// Where answers came late, a part of the probes is sent again: a machine may have stood still for a moment.
 async fn slow_twice(shared: &Shared, state: &Arc<NodeState>, all: &mut ProbeRun, options: &RunOptions, ids: &mut IdSource) {
-    let slow = slow_peers(&shared.settings.node, &all.results, &shared.settings.policy);
-    let mut again = Vec::new();
-    for peer in slow.keys() {
-        let probes = all.results.iter().map(|result| &result.probe);
-        let to_peer: Vec<&Probe> = probes.filter(|probe| probe.size == Size::Small && probe.to.node == *peer).collect();
-        again.extend(to_peer.iter().step_by(AGAIN_OF_SLOW).map(|probe| (*probe).clone()));
-    }
+    let again: Vec<Probe> = ask_again(&shared.settings.node, &all.results, &shared.settings.policy)
+        .into_iter()
+        .cloned()
+        .collect();
     if !again.is_empty() {
-        tracing::info!(peers = slow.len(), probes = again.len(), "answers came late: asking once more");
+        tracing::info!(probes = again.len(), "answers came late: asking once more");
         let again = plan_confirm(&again, 1, again.len(), &shared.settings.probes, ids);
         all.merge(send(again, &shared.settings.netns, state, &shared.keys(), options).await);
     }

@@ -24,7 +24,7 @@ pub use cluster::judge_cluster;
 pub use code::CauseCode;
 pub use node::judge_node;
 pub use snapshot::*;
-pub use spread::slow_peers;
+pub use spread::ask_again;
 pub use types::*;
 
 use alloc::vec::Vec;

@@ -7,7 +7,7 @@
 use super::{Policy, Share, Slow, symptom::Standing};
 use crate::{
     names::NodeName,
-    probe::{Endpoint, Outcome, PairKind, ProbeResult, Size, Transport},
+    probe::{Endpoint, Outcome, PairKind, Probe, ProbeResult, Size, Transport},
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -15,6 +15,8 @@ use alloc::{collections::BTreeMap, vec::Vec};
 const BETWEEN_MIN: usize = 3;
 /// Round trips below which nothing is said of them.
 const ROUND_TRIPS_MIN: usize = 8;
+/// Of the small probes of one family to a slow peer, one of so many is sent again: answers to all of these are more than a tenth of all.
+const AGAIN_OF_SLOW: usize = 4;
 
 /// A result and what it says.
 pub(super) type Sample<'a> = (&'a ProbeResult, Standing);
@@ -73,7 +75,11 @@ pub(super) fn spread(samples: &[Sample<'_>], policy: &Policy) -> Spread {
 }
 
 /// The peers to whom round trips take long, measured against those within the node: a busy machine is slow to itself too.
-pub fn slow_peers<'r>(node: &NodeName, results: impl IntoIterator<Item = &'r ProbeResult>, policy: &Policy) -> BTreeMap<NodeName, Slow> {
+pub(super) fn slow_peers<'r>(
+    node: &NodeName,
+    results: impl IntoIterator<Item = &'r ProbeResult>,
+    policy: &Policy,
+) -> BTreeMap<NodeName, Slow> {
     // The two families may take different ways: each by itself.
     let mut trips: BTreeMap<(&NodeName, bool), Vec<u64>> = BTreeMap::new();
     let mut within = Vec::new();
@@ -111,11 +117,27 @@ pub fn slow_peers<'r>(node: &NodeName, results: impl IntoIterator<Item = &'r Pro
     slow
 }
 
+/// The probes to send once more where answers came late. A machine that stood still for a moment delayed whatever was on its way, all of it,
+/// and answers these quickly: then no longer nine in ten are late. A network is slow to these too.
+pub fn ask_again<'r>(node: &NodeName, results: &'r [ProbeResult], policy: &Policy) -> Vec<&'r Probe> {
+    let slow = slow_peers(node, results, policy);
+    let mut small: BTreeMap<(&NodeName, bool), Vec<&Probe>> = BTreeMap::new();
+    for probe in results.iter().map(|r| &r.probe).filter(|probe| probe.size == Size::Small) {
+        if slow.contains_key(&probe.to.node) {
+            small.entry((&probe.to.node, probe.is_ipv6())).or_default().push(probe);
+        }
+    }
+    small
+        .into_values()
+        .flat_map(|probes| probes.into_iter().step_by(AGAIN_OF_SLOW))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{names::UnixNs, probe::Probe};
-    use core::net::{IpAddr, Ipv4Addr};
+    use crate::names::UnixNs;
+    use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use proptest::prelude::*;
 
     fn result(to: &str, port: u16, size: Size, at: u64, outcome: Outcome) -> ProbeResult {
@@ -216,6 +238,55 @@ mod tests {
             .collect();
         let found = slow_peers(&NodeName::from("node-a"), &all, &Policy::default());
         found.get(&NodeName::from("node-b")).map(|slow| slow.most_us / 1_000)
+    }
+
+    /// Answers from both families of node-b by turns, four probes and one in each turn, so that no stride over all of them hits both; and
+    /// once more those that are to be asked again.
+    fn asked_again(first_ms: u64, again_ms: u64) -> (usize, usize, Option<u64>) {
+        let node = NodeName::from("node-a");
+        let answered = |ms: u64| Outcome::Answered {
+            rtt_ns: ms * 1_000_000,
+            answered_by: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let mut all = Vec::new();
+        for n in 0..40 {
+            let mut remote = result("node-b", n, Size::Small, 0, answered(first_ms));
+            if n % 4 == 3 {
+                remote.probe.from.ip = IpAddr::V6(Ipv6Addr::LOCALHOST);
+                remote.probe.to.ip = remote.probe.from.ip;
+            }
+            all.extend([
+                remote,
+                result("node-a", n, Size::Small, 0, answered(1)),
+                result("node-c", n, Size::Small, 0, answered(1)),
+            ]);
+            all.push(result("node-b", n, Size::Mtu, 0, answered(first_ms)));
+        }
+        let again: Vec<Probe> = ask_again(&node, &all, &Policy::default()).into_iter().cloned().collect();
+        let six = again.iter().filter(|probe| probe.is_ipv6()).count();
+        assert!(
+            again
+                .iter()
+                .all(|probe| probe.to.node == "node-b".into() && probe.size == Size::Small)
+        );
+        let count = again.len();
+        all.extend(again.into_iter().map(|probe| ProbeResult {
+            probe,
+            ..result("node-b", 0, Size::Small, 1, answered(again_ms))
+        }));
+        let found = slow_peers(&node, &all, &Policy::default());
+        (
+            count - six,
+            six,
+            found.get(&NodeName::from("node-b")).map(|slow| slow.most_us / 1_000),
+        )
+    }
+
+    #[test]
+    fn a_machine_that_stood_still_once_is_quick_when_asked_again_and_a_network_is_not() {
+        assert_eq!(asked_again(1, 1), (0, 0, None));
+        assert_eq!(asked_again(900, 2), (8, 3, None));
+        assert_eq!(asked_again(300, 310), (8, 3, Some(300)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     names::NodeName,
     probe::Transport,
-    verdict::{CauseCode, Scope, Symptom},
+    verdict::{CauseCode, Scope, Share, Symptom},
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,9 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame
             .filter_map(|(b, _)| Some((b.node.clone()?, b.towards.clone()?)))
             .collect();
         let pairs: BTreeSet<(&NodeName, &NodeName)> = edges.iter().map(|(a, b)| if a < b { (a, b) } else { (b, a) }).collect();
-        let symptoms: Vec<&Symptom> = hits.iter().flat_map(|(_, s)| s.iter().copied()).collect();
+        let mut symptoms: Vec<&Symptom> = hits.iter().flat_map(|(_, s)| s.iter().copied()).collect();
+        // The first is shown: one that tells of chance, where chance is the cause.
+        symptoms.sort_by_key(|s| !by_chance(s));
         let (node, towards, between) = match (pairs.len(), edges.len()) {
             (1, 1) => edges
                 .first()
@@ -76,18 +78,31 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame
 }
 
 /// What is lost by chance between two nodes whose network loses by chance is that network's, though its place was not seen or is where a
-/// damaged packet was thrown away at last.
+/// damaged packet was thrown away at last. So is what looks like a fault of its own but is no more than chance takes now and then: of some
+/// hundred groups of three probes each one or another is lost whole, and looks like large packets or a port that never pass.
 fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
     let pair = |a: &NodeName, b: &NodeName| if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
-    let lossy: BTreeMap<(NodeName, NodeName), Blame> = groups
+    let lossy: BTreeMap<(NodeName, NodeName), (Blame, Share)> = groups
         .iter()
         .filter(|(blame, symptoms)| blame.code == CauseCode::PartialLoss && symptoms.iter().any(|s| by_chance(s)))
-        .filter_map(|(blame, _)| Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), blame.clone())))
+        .filter_map(|(blame, symptoms)| {
+            let share = symptoms
+                .iter()
+                .filter_map(|s| s.lossy)
+                .max_by_key(|share| share.lost * 100 / share.of.max(1))?;
+            Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), (blame.clone(), share)))
+        })
         .collect();
     let mut moved: Vec<(Blame, &Symptom)> = Vec::new();
-    for (_, symptoms) in groups.iter_mut().filter(|(blame, _)| only_by_place(blame)) {
+    for (from, symptoms) in groups.iter_mut() {
+        let by_place = only_by_place(from);
+        if !by_place && !of_network(from.code) {
+            continue;
+        }
         symptoms.retain(|symptom| match lossy.get(&pair(&symptom.from.node, &symptom.to.node)) {
-            Some(blame) if by_chance(symptom) => {
+            Some((blame, share))
+                if blame != from && (by_chance(symptom) && by_place || !by_chance(symptom) && may_be_chance(symptom, *share)) =>
+            {
                 moved.push((blame.clone(), symptom));
                 false
             }
@@ -98,6 +113,17 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
         groups.entry(blame).or_default().push(symptom);
     }
     groups.retain(|_, symptoms| !symptoms.is_empty());
+}
+
+/// Less probable than this is no chance.
+const CHANCE_MIN: f64 = 1e-5;
+
+/// Whether a network that loses this share may have lost, by chance alone, all of those kinds of which nothing passed. A fault of its own loses
+/// every probe of a kind, and there are a dozen and more of each.
+fn may_be_chance(symptom: &Symptom, share: Share) -> bool {
+    let never_passed = symptom.tallies.iter().filter(|t| t.passed == 0).map(|t| t.failed).sum::<u32>();
+    let each = f64::from(share.lost) / f64::from(share.of.max(1));
+    (0..never_passed).fold(1.0, |chance, _| chance * each) >= CHANCE_MIN
 }
 
 /// Which nodes still wait for the link-layer address of another: what they would send there has not left them. A network that loses ARP or

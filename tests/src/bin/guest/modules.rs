@@ -36,7 +36,11 @@ pub(crate) fn load(alias: &str) -> Result<()> {
         let file = File::open(&module.file).with_context(|| format!("opening {}", module.file))?;
         match finit_module(&file, c"", ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("loading module {name}")),
+            Err(error) => {
+                // The kernel throws away what its `modprobe` says: only the console shows why a device cannot be made.
+                let _ = fs::write("/dev/kmsg", format!("guest: loading module {name} for {alias}: {error}\n"));
+                return Err(error).with_context(|| format!("loading module {name}"));
+            }
         }
     }
     Ok(())

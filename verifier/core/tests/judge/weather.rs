@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use verifier_core::{
     evidence::Evidence,
     names::NodeName,
-    observed::{Checksum, Hop, Inner, Leg, Outer, TapKind},
+    observed::{Checksum, Drop, DropStage, Hop, Inner, Leg, Outer, TapKind, Where},
     path::{Waypoint, itinerary},
     probe::{Outcome, ProbeResult},
     programmed::{Netconf, NetconfScope},
@@ -32,24 +32,28 @@ enum Fate {
     /// It arrives with a bit turned. A pod's is seen with a wrong checksum; a host's is wrong where no tap looks (a tunnel header), and nobody
     /// says why it went no further.
     Damaged,
+    /// It arrives damaged in what is around it: the receiver's kernel throws it away, and is seen to do so for the checksum.
+    Refused,
+    /// The same, and nobody sees why.
+    Gone,
 }
 
 /// Every `nth` probe meets its fate in the network, in an order that has nothing to do with what is probed: it was seen on every device of its
 /// way until it left the node, and, if it was lost, by nobody beyond.
 fn losing(nth: usize, fate: Fate) -> ClusterReport {
     let mut count = 0;
-    losing_those(fate, |_| {
+    losing_those(|_| {
         count += 7;
-        count % (nth * 7 + 3) < 7
+        (count % (nth * 7 + 3) < 7).then_some(fate)
     })
 }
 
 /// The same of the probes that `hit` says.
-fn losing_those(fate: Fate, mut hit: impl FnMut(&ProbeResult) -> bool) -> ClusterReport {
+fn losing_those(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> ClusterReport {
     let mut cluster = named("healthy");
     let template = record();
     // What the others answer when they are asked: nothing, from all their taps, until something arrives damaged.
-    let mut arrived: BTreeMap<NodeName, Vec<Hop>> = BTreeMap::new();
+    let mut arrived: BTreeMap<NodeName, (Vec<Hop>, Vec<Drop>)> = BTreeMap::new();
     let nothing: BTreeMap<NodeName, Evidence<RemoteEvidence>> = cluster
         .nodes
         .iter()
@@ -74,9 +78,7 @@ fn losing_those(fate: Fate, mut hit: impl FnMut(&ProbeResult) -> bool) -> Cluste
         let hops = change::value(&mut observed.hops).unwrap();
         let probes = change::value(&mut snapshot.probes).unwrap();
         for result in probes.iter_mut().filter(|r| r.probe.from.node != r.probe.to.node) {
-            if !hit(result) {
-                continue;
-            }
+            let Some(fate) = hit(result) else { continue };
             result.outcome = Outcome::Lost;
             let until_the_network = itinerary(&intent, &result.probe, &taps)
                 .into_iter()
@@ -109,21 +111,48 @@ fn losing_those(fate: Fate, mut hit: impl FnMut(&ProbeResult) -> bool) -> Cluste
             let beyond = itinerary(&intent, &result.probe, &taps)
                 .into_iter()
                 .find(|waypoint| waypoint.node != snapshot.node && waypoint.leg == Leg::Request);
-            if let (Some(waypoint), Fate::Damaged) = (beyond, fate) {
-                let host = result.probe.from.pod.is_none();
-                let checksum = if host { Checksum::Good } else { Checksum::Bad };
-                let at = arrived.entry(snapshot.node.clone()).or_default();
-                at.push(Hop { checksum, ..of(waypoint) });
+            if let Some(waypoint) = beyond.filter(|_| fate != Fate::Lost) {
+                let seen = fate == Fate::Damaged && result.probe.from.pod.is_some();
+                let checksum = if seen { Checksum::Bad } else { Checksum::Good };
+                let (hops, drops) = arrived.entry(snapshot.node.clone()).or_default();
+                let hop = Hop { checksum, ..of(waypoint) };
+                if fate == Fate::Refused {
+                    drops.push(refused(&hop));
+                }
+                hops.push(hop);
             }
         }
         for (node, evidence) in &mut snapshot.remote {
-            let here = arrived.get(&snapshot.node).into_iter().flatten().filter(|hop| hop.node == *node);
-            change::value(&mut change::value(evidence).unwrap().hops)
+            let Some((hops, drops)) = arrived.get(&snapshot.node) else {
+                continue;
+            };
+            let evidence = change::value(evidence).unwrap();
+            let (into, dropped) = (&mut evidence.hops, &mut evidence.drops);
+            change::value(into)
                 .unwrap()
-                .extend(here.cloned());
+                .extend(hops.iter().filter(|hop| hop.node == *node).cloned());
+            let here = drops.iter().filter(|drop| drop.node == *node).cloned();
+            change::value(dropped).unwrap().extend(here);
         }
     }
     cluster.judge().cluster
+}
+
+/// The kernel's record of what became of a packet that a tap had seen.
+fn refused(hop: &Hop) -> Drop {
+    Drop {
+        node: hop.node.clone(),
+        place: Where::Node,
+        at_ns: hop.at_ns,
+        probe: hop.probe,
+        seq: hop.seq,
+        leg: hop.leg,
+        device: Some(hop.device.clone()),
+        reason: Some("UDP_CSUM".to_owned()),
+        location: Some("udp_queue_rcv_one_skb".to_owned()),
+        stage: DropStage::Unknown,
+        encapsulated: true,
+    }
 }
 
 /// The record of some request that left through the tunnel, for the fields that do not matter.
@@ -155,20 +184,29 @@ fn a_few_lost_packets_are_no_fault_and_many_are_named_with_their_share() {
     }
 }
 
-/// A third of what crosses the way to one node is lost, or damaged: whichever packets those are, it is one cause.
+/// A third of what crosses the way to one node is lost, or damaged: whichever packets those are, and whatever is seen of them, it is one cause.
 #[test]
 fn chance_never_looks_like_a_fault_of_its_own() {
-    let b = NodeName::from("node-b");
+    let (b, c) = (NodeName::from("node-b"), NodeName::from("node-c"));
     // The last two are of those in which a direction lost what looked like large packets only, and like one from a moment on.
     for seed in (0..240u64).chain([201, 551]) {
-        let fate = if seed % 2 == 0 { Fate::Lost } else { Fate::Damaged };
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let report = losing_those(fate, |result| {
+        let report = losing_those(|result| {
             // Marsaglia's xorshift: the same packets in every run.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            (result.probe.from.node == b || result.probe.to.node == b) && (state >> 20) % 100 < 30
+            let (from, to) = (&result.probe.from.node, &result.probe.to.node);
+            let fate = match seed % 4 {
+                0 => Fate::Lost,
+                1 => Fate::Damaged,
+                2 => Fate::Refused,
+                // Only between it and one other node is it known why.
+                _ if *from == c || *to == c => Fate::Damaged,
+                _ if *to != b => return None,
+                _ => Fate::Gone,
+            };
+            ((*from == b || *to == b) && (state >> 20) % 100 < 30).then_some(fate)
         });
         assert_eq!(
             told(&report),

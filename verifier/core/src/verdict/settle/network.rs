@@ -4,7 +4,7 @@ use super::{
     Reports,
     family::only_text,
     latency::lossy_text,
-    residual::{Blame, by_chance, only_by_place},
+    residual::{Blame, by_chance, fabric, only_by_place},
 };
 use crate::{
     names::NodeName,
@@ -22,16 +22,16 @@ use alloc::{
 pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame, Vec<&'s Symptom>>) -> Vec<(Blame, Vec<&'s Symptom>)> {
     join_chance(&mut groups);
     let mut out: Vec<(Blame, Vec<&Symptom>)> = Vec::new();
-    let mut fabric: BTreeMap<CauseCode, Vec<(Blame, Vec<&Symptom>)>> = BTreeMap::new();
+    let mut network: BTreeMap<CauseCode, Vec<(Blame, Vec<&Symptom>)>> = BTreeMap::new();
     for (blame, symptoms) in groups {
         if of_network(blame.code) {
-            fabric.entry(blame.code).or_default().push((blame, symptoms));
+            network.entry(blame.code).or_default().push((blame, symptoms));
         } else {
             out.push((blame, symptoms));
         }
     }
-    bad_paths(&mut fabric);
-    for (code, hits) in fabric {
+    bad_paths(&mut network);
+    for (code, hits) in network {
         let edges: BTreeSet<(NodeName, NodeName)> = hits
             .iter()
             .filter_map(|(b, _)| Some((b.node.clone()?, b.towards.clone()?)))
@@ -78,8 +78,9 @@ pub(super) fn merge_fabric<'s>(reports: &Reports<'_>, mut groups: BTreeMap<Blame
 }
 
 /// What is lost by chance between two nodes whose network loses by chance is that network's, though its place was not seen or is where a
-/// damaged packet was thrown away at last. So is what looks like a fault of its own but is no more than chance takes now and then: of some
-/// hundred groups of three probes each one or another is lost whole, and looks like large packets or a port that never pass.
+/// damaged packet was thrown away at last; and so is what a node throws away in the same manner of what comes from the others. So is what looks
+/// like a fault of its own but is no more than chance takes now and then: of some hundred groups of three probes each one or another is lost
+/// whole, and looks like large packets or a port that never pass.
 fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
     let pair = |a: &NodeName, b: &NodeName| if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
     let lossy: BTreeMap<(NodeName, NodeName), (Blame, Share)> = groups
@@ -93,6 +94,7 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
             Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), (blame.clone(), share)))
         })
         .collect();
+    let ends: BTreeSet<NodeName> = lossy.keys().flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
     let mut moved: Vec<(Blame, &Symptom)> = Vec::new();
     for (from, symptoms) in groups.iter_mut() {
         let by_place = only_by_place(from);
@@ -100,6 +102,13 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
             continue;
         }
         symptoms.retain(|symptom| match lossy.get(&pair(&symptom.from.node, &symptom.to.node)) {
+            None if by_chance(symptom) && by_place => match symptom.place.as_ref().filter(|place| ends.contains(&place.node)) {
+                Some(place) => {
+                    moved.push((fabric(CauseCode::PartialLoss, place, symptom), symptom));
+                    false
+                }
+                None => true,
+            },
             Some((blame, share))
                 if blame != from && (by_chance(symptom) && by_place || !by_chance(symptom) && may_be_chance(symptom, *share)) =>
             {

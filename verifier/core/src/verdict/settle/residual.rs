@@ -77,7 +77,7 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
         return blame;
     }
     // Inside a node nothing is lost by chance, and one that damages packets does not do it by chance either.
-    if by_chance(symptom) && (place.segment == Segment::Underlay || symptom.checksum_bad.is_some()) && symptom.gaps.is_empty() {
+    if by_chance(symptom) && (place.segment == Segment::Underlay || damaged(symptom)) && symptom.gaps.is_empty() {
         return fabric(CauseCode::PartialLoss, &place, symptom);
     }
     // A place that rests on a node's silence is not a place.
@@ -151,6 +151,13 @@ fn unseen(reports: &Reports<'_>, place: &Place, pod: Option<&PodRef>) -> Option<
 /// A program or a policy takes all of a kind of packets; of what passes now and then only a filter with a limit and a counter is to blame.
 fn fits(symptom: &Symptom, blame: &Blame) -> bool {
     symptom.pattern != Pattern::Lossy || (blame.code == CauseCode::FilterDrop && !blame.subject.contains("cali-"))
+}
+
+/// Whether a packet arrived with a wrong checksum: seen by a tap within the tunnel, or, of what is around it, thrown away by the kernel for it
+/// (`SKB_DROP_REASON_UDP_CSUM` and its like in `include/net/dropreason-core.h`).
+fn damaged(symptom: &Symptom) -> bool {
+    let reason = symptom.drop.as_ref().and_then(|drop| drop.reason.as_deref());
+    symptom.checksum_bad.is_some() || reason.is_some_and(|reason| reason.ends_with("_CSUM"))
 }
 
 /// Whether what is lost between two nodes is now this and now that.
@@ -451,7 +458,7 @@ pub(super) fn only_by_place(blame: &Blame) -> bool {
     }
 }
 
-fn fabric(code: CauseCode, place: &Place, symptom: &Symptom) -> Blame {
+pub(super) fn fabric(code: CauseCode, place: &Place, symptom: &Symptom) -> Blame {
     let forth = place.leg != crate::observed::Leg::Reply;
     let (from, to) = if forth {
         (&symptom.from.node, &symptom.to.node)

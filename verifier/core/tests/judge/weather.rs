@@ -1,6 +1,10 @@
 //! A network that is bad without being broken, and IPv6 of which no packet was sent: the healthy golden snapshot, made so.
 
-use super::{change, golden::named, roots};
+use super::{
+    change,
+    golden::{Cluster, named},
+    roots,
+};
 use std::collections::BTreeMap;
 use verifier_core::{
     evidence::Evidence,
@@ -49,7 +53,11 @@ fn losing(nth: usize, fate: Fate) -> ClusterReport {
 }
 
 /// The same of the probes that `hit` says.
-fn losing_those(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> ClusterReport {
+fn losing_those(hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> ClusterReport {
+    cluster_losing(hit).judge().cluster
+}
+
+fn cluster_losing(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> Cluster {
     let mut cluster = named("healthy");
     let template = record();
     // What the others answer when they are asked: nothing, from all their taps, until something arrives damaged.
@@ -135,7 +143,7 @@ fn losing_those(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> ClusterRep
             change::value(dropped).unwrap().extend(here);
         }
     }
-    cluster.judge().cluster
+    cluster
 }
 
 /// The kernel's record of what became of a packet that a tap had seen.
@@ -214,6 +222,21 @@ fn chance_never_looks_like_a_fault_of_its_own() {
             "seed {seed}: {report:?}"
         );
     }
+}
+
+/// The network that loses a third of the probes loses questions to agents as well: node-c could not ask node-b what arrived.
+#[test]
+fn a_node_that_could_not_be_asked_over_a_lossy_network_is_no_second_cause() {
+    let (b, c) = (NodeName::from("node-b"), NodeName::from("node-c"));
+    let mut count = 0;
+    let mut cluster = cluster_losing(|result| {
+        count += 5;
+        (result.probe.to.node == b && count % 17 < 5).then_some(Fate::Lost)
+    });
+    let snapshot = cluster.nodes.get_mut(&c).and_then(change::value).unwrap();
+    let silent = Evidence::unavailable("remote/node-b", "no answer within 3 s");
+    snapshot.remote.insert(b, silent);
+    assert_eq!(told(&cluster.judge().cluster), [(CauseCode::PartialLoss, Severity::Error)]);
 }
 
 /// Where the way back loses by chance, large packets that never pass on the way there are still a cause of their own.

@@ -94,7 +94,10 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
             Some((pair(blame.node.as_ref()?, blame.towards.as_ref()?), (blame.clone(), share)))
         })
         .collect();
-    let ends: BTreeSet<NodeName> = lossy.keys().flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let ends: BTreeMap<NodeName, Share> = lossy
+        .iter()
+        .flat_map(|((a, b), (_, share))| [(a.clone(), *share), (b.clone(), *share)])
+        .collect();
     let mut moved: Vec<(Blame, &Symptom)> = Vec::new();
     for (from, symptoms) in groups.iter_mut() {
         let by_place = only_by_place(from);
@@ -102,9 +105,9 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
             continue;
         }
         symptoms.retain(|symptom| match lossy.get(&pair(&symptom.from.node, &symptom.to.node)) {
-            None if by_chance(symptom) && by_place => match symptom.place.as_ref().filter(|place| ends.contains(&place.node)) {
-                Some(place) => {
-                    moved.push((fabric(CauseCode::PartialLoss, place, symptom), symptom));
+            None if by_place => match beside(symptom, &ends) {
+                Some(blame) => {
+                    moved.push((blame, symptom));
                     false
                 }
                 None => true,
@@ -122,6 +125,31 @@ fn join_chance(groups: &mut BTreeMap<Blame, Vec<&Symptom>>) {
         groups.entry(blame).or_default().push(symptom);
     }
     groups.retain(|_, symptoms| !symptoms.is_empty());
+}
+
+/// The network to blame for what is lost, by chance or as chance may do it, at a node whose other ways lose by chance. Where the place is not
+/// known, because a node could not be asked over that very network, both ends count.
+fn beside(symptom: &Symptom, ends: &BTreeMap<NodeName, Share>) -> Option<Blame> {
+    let (from, to) = (&symptom.from.node, &symptom.to.node);
+    let chance = |share: &Share| from != to && (by_chance(symptom) || may_be_chance(symptom, *share));
+    match symptom.place.as_ref().filter(|_| symptom.gaps.is_empty()) {
+        Some(place) => ends
+            .get(&place.node)
+            .filter(|share| chance(share))
+            .map(|_| fabric(CauseCode::PartialLoss, place, symptom)),
+        None => ends
+            .get(from)
+            .or_else(|| ends.get(to))
+            .filter(|share| chance(share))
+            .map(|_| Blame {
+                code: CauseCode::PartialLoss,
+                node: Some(from.clone()),
+                towards: Some(to.clone()),
+                pod: None,
+                subject: String::new(),
+                programmed: None,
+            }),
+    }
 }
 
 /// Less probable than this is no chance.

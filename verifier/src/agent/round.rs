@@ -31,8 +31,8 @@ use verifier_core::{
 };
 
 /// Without an answer after this long a probe of a full round is lost. Far above any round trip within a cluster, and longer than a machine
-/// that shares its processors stands still. It costs nothing: a healthy round ends with the last answer, and one that is not waits for
-/// [`LATE`] anyway.
+/// that shares its processors stands still. A healthy round ends with the last answer, and one that is not waits for [`LATE`] anyway: it costs a
+/// second only where the largest size that passes is searched.
 const DEADLINE: Duration = Duration::from_millis(2000);
 /// The same for probes that are sent again, where each attempt waits for the one before it.
 const DEADLINE_AGAIN: Duration = Duration::from_millis(1000);

@@ -59,6 +59,13 @@ impl Encapsulation {
         Self::NoneDualStack,
     ];
 
+    /// As the command line calls it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     /// Whether only traffic between subnets is encapsulated; the fabric then has two.
     #[must_use]
     pub const fn crosses_subnets(self) -> bool {

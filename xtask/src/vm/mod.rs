@@ -111,7 +111,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &VmArguments) -> Outcome {
     run::build_ebpf(workspace)?;
     run::build_host(workspace, Profile::Guest)?;
     let directory = workspace.target.join("vm");
-    let scratch = directory.join("scratch");
+    // Another run may play other kernels at the same time.
+    let scratch = directory.join(format!("scratch-{}", std::process::id()));
     let programs: Vec<(String, PathBuf)> = PROGRAMS
         .iter()
         .map(|name| ((*name).to_owned(), run::binary(workspace, Profile::Guest, name)))
@@ -155,10 +156,10 @@ fn print_list(all: &[Kernel]) {
             [] => String::new(),
             absent => format!("; must lack {}", absent.join(", ")),
         };
-        println!("kernel  {:<10} {series} of Debian {}{absent}", kernel.name, kernel.suite);
+        println!("kernel  {:<14} {series} of Debian {}{absent}", kernel.name, kernel.suite);
     }
     for suite in &SUITES {
-        println!("suite   {:<10} {}", suite.name, suite.what);
+        println!("suite   {:<14} {}", suite.name, suite.what);
     }
 }
 

@@ -22,7 +22,7 @@ impl Row {
 /// The table and, below it, the reasons.
 pub(super) fn text(rows: &[Row], paint: Paint) -> String {
     let mut lines = vec![format!(
-        "{:<10} {:<30} {:<10} {:>6} {:>6} {:>7} {:>7}",
+        "{:<10} {:<30} {:<14} {:>6} {:>6} {:>7} {:>7}",
         "kernel", "release", "suite", "passed", "failed", "skipped", "time"
     )];
     let mut reasons = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn text(rows: &[Row], paint: Paint) -> String {
             let (kernel, release) = if index == 0 { (row.kernel.as_str(), release) } else { ("", "") };
             let failed = format!("{:>6}", played.count(Outcome::Failed));
             lines.push(format!(
-                "{kernel:<10} {release:<30} {:<10} {:>6} {} {:>7} {:>5} s{}",
+                "{kernel:<10} {release:<30} {:<14} {:>6} {} {:>7} {:>5} s{}",
                 played.suite,
                 played.count(Outcome::Passed),
                 if played.count(Outcome::Failed) > 0 {

@@ -209,7 +209,11 @@ fn choose(cli: &Cli) -> Result<(Vec<&'static Fault>, bool)> {
     }
     let find = |name: &String| {
         let known = all.iter().find(|fault| fault.name == *name).copied();
-        known.with_context(|| format!("no fault {name} for {encapsulation}: `cargo xtask demo --list` names them"))
+        let of = if cli.impairments { " --impairments" } else { "" };
+        let mode = encapsulation.name();
+        known.with_context(|| {
+            format!("no fault {name} for {encapsulation}: `cargo xtask demo --encapsulation {mode}{of} --list` names them")
+        })
     };
     let is_story = |name: &String| has_story && name == story::NAME;
     let faults = only.iter().filter(|name| !is_story(name) && *name != HEALTHY).map(find);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::json;
 use verifier_tests::fabric::Encapsulation;
 
@@ -18,10 +17,9 @@ pub(crate) struct Results {
 
 /// As the command line asks.
 pub(crate) fn of(cli: &Cli) -> Results {
-    let name = cli.encapsulation.to_possible_value().map(|value| value.get_name().to_owned());
-    let prefix = match (cli.encapsulation, name) {
-        (Encapsulation::Vxlan, _) | (_, None) => String::new(),
-        (_, Some(name)) => format!("{name}/"),
+    let prefix = match cli.encapsulation {
+        Encapsulation::Vxlan => String::new(),
+        other => format!("{}/", other.name()),
     };
     Results {
         suite: cli.results.clone(),

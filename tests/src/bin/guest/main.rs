@@ -9,6 +9,7 @@ mod suites;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -16,7 +17,10 @@ fn main() -> ExitCode {
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str());
     let done = match (called, words.get(1..).unwrap_or_default()) {
         (Some("modprobe"), [.., alias]) => modules::load(alias).map(drop),
-        (_, ["suite", name]) => suites::play(name),
+        (_, ["suite", name]) => suites::play(name).inspect_err(|error| {
+            // On the console nobody looks for the reason.
+            say::Cases::of(name).tell("the rest", &say::Verdict::Failed(format!("{error:#}")), Duration::ZERO);
+        }),
         _ if std::process::id() == 1 => init::run(),
         _ => {
             eprintln!("guest: this is the first process of a virtual machine; `cargo xtask vm` boots it");

@@ -2,7 +2,6 @@
 //! every way that it has. A case is called `MODE/FAULT`; `MODE` alone stands for all of a mode, `MODE/healthy` for the rounds.
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use verifier_tests::fabric::Encapsulation;
 
 use super::faults;
@@ -21,7 +20,7 @@ pub(crate) fn play(suite: &Suite, cases: &Cases) -> Result<()> {
     let modes: Vec<String> = Encapsulation::ALL
         .into_iter()
         .filter(|mode| *mode != Encapsulation::Vxlan)
-        .filter_map(|mode| Some(mode.to_possible_value()?.get_name().to_owned()))
+        .map(Encapsulation::name)
         .collect();
     if let Some((mode, _)) = wanted.iter().find(|(mode, _)| !modes.iter().any(|known| known == mode)) {
         bail!("no encapsulation is called {mode:?}; there are {}", modes.join(", "));

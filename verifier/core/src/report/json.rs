@@ -16,6 +16,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 /// Schema of the report.
@@ -176,11 +177,28 @@ impl CauseJson {
             chain: chain(f),
             remedy: fill(cause.remedy, f),
             persist: cause.persist.map(ToString::to_string),
-            calico_repairs: cause.repairs.by_owner(f.owner, calico.0, calico.1),
+            calico_repairs: repairs(f, calico),
             transient: f.transient,
             since: f.since.map(rfc3339),
         }
     }
+}
+
+/// Whether and when Calico repairs this.
+fn repairs(f: &Finding, calico: (Option<(u16, u16, u16)>, u32)) -> Repair {
+    let repair = f.code.cause().repairs.by_owner(f.owner, calico.0, calico.1);
+    let of_ipv6 = f.subject.parse::<Ipv6Net>().is_ok();
+    if f.code == CauseCode::RouteWrong && of_ipv6 && repair.automatic {
+        // ip6_route_check_nh_onlink, net/ipv6/route.c: seen with iproute2. What Felix does then was not tried.
+        return Repair {
+            automatic: false,
+            within_seconds: None,
+            note: "unknown: Felix notices it, but the kernel refuses to replace an IPv6 route that leads out of another device and covers the \
+                   gateway of the right one (EINVAL)"
+                .to_string(),
+        };
+    }
+    repair
 }
 
 /// Puts the names at hand into a remedy of the table.
@@ -197,7 +215,9 @@ fn fill(remedy: &str, f: &Finding) -> String {
     if f.owner == Some(Owner::Bird) {
         text = text
             .replace("Felix's refresh", "BIRD's next scan")
-            .replace("proto 80", "proto bird");
+            .replace("proto 80", "proto bird")
+            // It leaves what another wrote where it stands.
+            .replace(" On the versions that do not notice, restarting calico-node repairs it too.", "");
     }
     for (word, value) in &f.values {
         text = replace_word(&text, word, value);

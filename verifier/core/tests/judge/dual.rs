@@ -86,7 +86,7 @@ fn beside_with<T: Serialize + DeserializeOwned>(all: &mut Vec<T>, mut work: impl
     all.extend(more);
 }
 
-fn list<T>(evidence: &mut Evidence<Vec<T>>) -> &mut Vec<T> {
+pub(super) fn list<T>(evidence: &mut Evidence<Vec<T>>) -> &mut Vec<T> {
     change::value(evidence).unwrap()
 }
 
@@ -159,7 +159,7 @@ fn state(state: &mut NodeState) {
 }
 
 /// The healthy cluster with both families.
-fn healthy() -> Cluster {
+pub(super) fn healthy() -> Cluster {
     let mut cluster = named("healthy");
     for snapshot in cluster.nodes.values_mut().filter_map(change::value) {
         intent(change::value(&mut snapshot.intent).unwrap());
@@ -182,11 +182,11 @@ fn snapshots(cluster: &mut Cluster) -> impl Iterator<Item = &mut NodeSnapshot> {
     cluster.nodes.values_mut().filter_map(change::value)
 }
 
-fn node<'c>(cluster: &'c mut Cluster, name: &str) -> &'c mut NodeSnapshot {
+pub(super) fn node<'c>(cluster: &'c mut Cluster, name: &str) -> &'c mut NodeSnapshot {
     cluster.nodes.get_mut(&NodeName::from(name)).and_then(change::value).unwrap()
 }
 
-fn node_state<'c>(cluster: &'c mut Cluster, name: &str) -> &'c mut NodeState {
+pub(super) fn node_state<'c>(cluster: &'c mut Cluster, name: &str) -> &'c mut NodeState {
     change::value(&mut node(cluster, name).programmed).unwrap()
 }
 

@@ -7,6 +7,7 @@ mod change;
 mod detour;
 mod dual;
 mod golden;
+mod remedy;
 mod weather;
 
 use change::Dice;

@@ -2,7 +2,7 @@
 
 use super::{Looked, Out, View, host_net};
 use crate::{
-    intent::{ExpectedDevice, ExpectedRoute, RouteClass},
+    intent::{ExpectedDevice, ExpectedRoute, Owner, RouteClass},
     names::{NodeName, UnixNs},
     programmed::{ChangeKind, ChangedObject, Decision, Flow, NextHop, Route, RouteKind, TABLE_MAIN},
     verdict::CauseCode,
@@ -47,10 +47,49 @@ pub(super) fn remote(view: &View<'_>, out: &mut Out) {
             None => format!("no route to {} in the main table", want.dst),
             Some(r) => route_text(view, r),
         });
-        f.value("BLOCK via TUNNEL_ADDRESS dev vxlan.calico onlink", want_text(want));
+        f.value(REPLACE, replacement(view, want));
         f.owner = Some(want.owner);
         f.since = route_since(view, want, code);
         out.findings.push(f);
+    }
+}
+
+/// What the table's remedy says where nothing is known but the cause.
+const REPLACE: &str = "`ip route replace BLOCK via TUNNEL_ADDRESS dev vxlan.calico onlink`";
+
+/// The command that puts the expected route into the place of a wrong one.
+fn replacement(view: &View<'_>, want: &ExpectedRoute) -> String {
+    let dst = want.dst;
+    let v6 = dst.addr().is_ipv6();
+    let ip = if v6 { "ip -6" } else { "ip" };
+    if want.owner == Owner::Bird {
+        // Whatever anybody else writes there stands in the way of BIRD's own for good.
+        return format!("`{ip} route del {dst}`: BIRD's next scan puts its own there");
+    }
+    let mut route = dst.to_string();
+    let mut add = |word: &str, value: Option<String>| route.extend(value.map(|value| format!(" {word} {value}")));
+    add("via", want.gateway.map(|gateway| gateway.to_string()));
+    add(
+        "dev",
+        want.device.as_ref().map(|device| match device {
+            ExpectedDevice::Named(name) => name.clone(),
+            ExpectedDevice::Parent => view
+                .parent_index(v6)
+                .map_or_else(|| "UNDERLAY_DEVICE".to_string(), |index| view.device_name(index)),
+        }),
+    );
+    add("proto", want.protocol.map(|protocol| protocol.to_string()));
+    add("src", want.src.map(|src| src.to_string()));
+    add("mtu", want.mtu.map(|mtu| mtu.to_string()));
+    if want.onlink {
+        route.push_str(" onlink");
+    }
+    if v6 {
+        // While the wrong route covers the gateway of the right one, which is in the tunnel's block, the kernel refuses to replace it
+        // (ip6_route_check_nh_onlink, net/ipv6/route.c).
+        format!("`{ip} route del {dst} && {ip} route add {route}`")
+    } else {
+        format!("`{ip} route replace {route}`")
     }
 }
 

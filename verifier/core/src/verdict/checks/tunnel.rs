@@ -2,11 +2,12 @@
 
 use super::{Looked, Out, View, mac_text};
 use crate::{
-    intent::{Dataplane, Encapsulation, ExpectedTunnel},
+    intent::{Dataplane, Encapsulation, ExpectedTunnel, derive::VXLAN_DEVICE},
     programmed::{ChangedObject, Link, LinkKind},
-    verdict::CauseCode,
+    verdict::{CauseCode, Finding},
 };
 use alloc::{format, string::ToString, vec::Vec};
+use ipnet::IpNet;
 
 /// Missing, down or misconfigured.
 pub(super) fn device(view: &View<'_>, out: &mut Out) {
@@ -14,7 +15,7 @@ pub(super) fn device(view: &View<'_>, out: &mut Out) {
         match view.link(&tunnel.device, "tunnel-device", out) {
             Looked::Unknown => {}
             Looked::Absent => {
-                let mut f = view.finding(CauseCode::TunnelDeviceMissing, tunnel.device.clone());
+                let mut f = of_device(view, CauseCode::TunnelDeviceMissing, tunnel);
                 f.evidence.intent = Some(expected(tunnel));
                 f.evidence.programmed = Some(format!("no device named {} in a complete dump of links", tunnel.device));
                 f.since = view.removed_at(|o| matches!(o, ChangedObject::Link(l) if l.name == tunnel.device));
@@ -22,7 +23,7 @@ pub(super) fn device(view: &View<'_>, out: &mut Out) {
             }
             Looked::Found(link) => {
                 if !link.up {
-                    let mut f = view.finding(CauseCode::TunnelDeviceDown, tunnel.device.clone());
+                    let mut f = of_device(view, CauseCode::TunnelDeviceDown, tunnel);
                     f.evidence.intent = Some(format!("{} is up", tunnel.device));
                     f.evidence.programmed = Some(format!("{} lacks IFF_UP", tunnel.device));
                     f.since = view.added_at(|o| matches!(o, ChangedObject::Link(l) if l.name == tunnel.device && !l.up));
@@ -32,6 +33,13 @@ pub(super) fn device(view: &View<'_>, out: &mut Out) {
             }
         }
     }
+}
+
+/// About this device, which the remedy's commands are to name: there may be several.
+fn of_device(view: &View<'_>, code: CauseCode, tunnel: &ExpectedTunnel) -> Finding {
+    let mut f = view.finding(code, tunnel.device.clone());
+    f.value(VXLAN_DEVICE, &tunnel.device);
+    f
 }
 
 fn expected(tunnel: &ExpectedTunnel) -> alloc::string::String {
@@ -82,7 +90,7 @@ fn misconfigured(view: &View<'_>, tunnel: &ExpectedTunnel, link: &Link, out: &mu
     if wrong.is_empty() {
         return;
     }
-    let mut f = view.finding(CauseCode::TunnelDeviceMisconfigured, tunnel.device.clone());
+    let mut f = of_device(view, CauseCode::TunnelDeviceMisconfigured, tunnel);
     f.evidence.intent = Some(expected(tunnel));
     f.evidence.programmed = Some(format!("{}: {}", tunnel.device, wrong.join(", ")));
     f.since = view.added_at(|o| matches!(o, ChangedObject::Link(l) if l.name == tunnel.device));
@@ -114,7 +122,7 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
         } else {
             CauseCode::TunnelAddressWrong
         };
-        let mut f = view.finding(code, tunnel.device.clone());
+        let mut f = of_device(view, code, tunnel);
         f.evidence.intent = Some(format!("{} carries {want} and nothing else", tunnel.device));
         f.evidence.programmed = Some(if have.is_empty() {
             format!("{} has no address", tunnel.device)
@@ -125,11 +133,10 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
                 have.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             )
         });
-        f.value("TUNNEL_ADDRESS", want);
+        f.value("TUNNEL_ADDRESS/32", IpNet::from(want));
         if let Some(wrong) = have.iter().find(|ip| **ip != want) {
-            f.value("WRONG", wrong);
+            f.value("WRONG/32", IpNet::from(*wrong));
         }
-        f.value("vxlan.calico", &tunnel.device);
         f.since = view.removed_at(|o| matches!(o, ChangedObject::Address(a) if a.index == link.index));
         if have.contains(&want) {
             // Its own address is there and a foreign one beside it: source selection still takes the first.
@@ -156,11 +163,10 @@ pub(super) fn mac(view: &View<'_>, out: &mut Out) {
         if link.mac == Some(want) {
             continue;
         }
-        let mut f = view.finding(CauseCode::VtepMacMismatch, tunnel.device.clone());
+        let mut f = of_device(view, CauseCode::VtepMacMismatch, tunnel);
         f.evidence.intent = Some(format!("{} has MAC {want}, as every other node was told", tunnel.device));
         f.evidence.programmed = Some(format!("{} has MAC {}", tunnel.device, mac_text(link.mac)));
         f.value("DERIVED_MAC", want);
-        f.value("vxlan.calico", &tunnel.device);
         f.since = view.added_at(|o| matches!(o, ChangedObject::Link(l) if l.name == tunnel.device && l.mac == link.mac));
         out.findings.push(f);
     }

@@ -52,7 +52,7 @@ pub const CAUSES: &[Cause] = &[
         title: "The tunnel device is down",
         meaning: "The device exists and is switched off. The kernel flushed its routes and neighbours when that happened, and IPv6's device loses its address too. Typical where NetworkManager or another daemon manages the device.",
         detected: "The link lacks IFF_UP.",
-        remedy: "Find who switches it off (`nmcli device`, `networkctl list`), make that daemon leave `vxlan.calico`, `tunl0` and `cali*` alone, then `ip link set vxlan.calico up`.",
+        remedy: "Find who switches it off (`nmcli device`, `networkctl list`), make that daemon leave Calico's devices alone (`cali*`, `tunl*`, `vxlan*`), then `ip link set vxlan.calico up`.",
         verify: "`ip link show vxlan.calico` shows UP a minute later, then `verifier validate --node NODE`.",
         persist: None,
         repairs: Repairs::DeviceLoop,

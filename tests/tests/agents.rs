@@ -4,51 +4,16 @@
 
 mod support;
 
-use std::{ffi::OsString, fs, path::Path};
+use std::path::Path;
 
-use support::{can_run, unique_prefix};
+use support::staged::{strike, validate};
 use verifier_tests::{
-    fabric::FabricSpec,
-    lab::{Files, Stage, program, report::Report},
+    fabric::Encapsulation,
+    lab::{Stage, program},
 };
 
 fn stage(test: &str) -> Option<Stage> {
-    if !can_run(test) {
-        return None;
-    }
-    if let Err(error) = program::path() {
-        eprintln!("skipped: {test}: {error:#}");
-        return None;
-    }
-    let prefix = unique_prefix();
-    let files = Files::new(&format!("test-{prefix}")).unwrap();
-    let spec = FabricSpec {
-        prefix,
-        ..FabricSpec::default()
-    };
-    let mut stage = Stage::raise(spec, files).unwrap();
-    stage.start_agents().unwrap();
-    Some(stage)
-}
-
-fn validate(stage: &Stage, arguments: &[&str]) -> (i32, Report) {
-    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-    let netns = stage.fabric().switch_netns().unwrap();
-    let done = program::validate(stage.files(), &netns.path(), &arguments).unwrap();
-    (done.status.unwrap(), Report::read(done.report).unwrap())
-}
-
-fn strike(stage: Stage) {
-    let prefix = stage.fabric().spec().prefix.clone();
-    let directory = stage.files().directory().to_path_buf();
-    stage.strike().unwrap();
-    fs::remove_dir_all(directory).unwrap();
-    let left: Vec<_> = fs::read_dir("/run/netns")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with(&format!("{prefix}-")))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    support::staged::stage(test, Encapsulation::Vxlan)
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each suite uses its part of this")]
 
+pub mod staged;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use verifier_tests::fabric::{Fabric, FabricSpec};

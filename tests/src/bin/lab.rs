@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use verifier_tests::fabric::{self, Encapsulation, Fabric, FabricSpec};
+use verifier_tests::fabric::{self, Encapsulation, Fabric, FabricSpec, Pod};
 use verifier_tests::faults::{self, Outcome};
 use verifier_tests::lab::{Files, LAB_PREFIX, Stage, Turn, agents, program};
 
@@ -111,31 +111,19 @@ fn up(spec: FabricSpec, no_agents: bool) -> Result<()> {
 }
 
 fn describe(fabric: &Fabric, files: &Files) {
-    println!(
-        "{:8} {:16} {:12} {:15} {:18} pods",
-        "node", "namespace", "underlay", "tunnel", "block"
-    );
+    row(["node", "namespace", "underlay", "tunnel", "block", "pods"]);
     for node in fabric.nodes() {
-        let pods: Vec<String> = fabric
-            .pods()
-            .iter()
-            .filter(|pod| pod.node == node.index)
-            .map(|pod| {
-                let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
-                format!("{} {}", pod.name, addresses.join(" "))
-            })
-            .collect();
-        println!(
-            "{:8} {:16} {:12} {:15} {:18} {}",
-            node.name,
-            node.netns,
-            node.host_ip.to_string(),
-            node.tunnel_ip.to_string(),
-            node.block().to_string(),
-            pods.join(", ")
-        );
+        let pods = |address: fn(&Pod) -> Option<IpAddr>| -> String {
+            let of_node = fabric.pods().into_iter().filter(|pod| pod.node == node.index);
+            let named = of_node.filter_map(|pod| Some(format!("{} {}", pod.name, address(&pod)?)));
+            named.collect::<Vec<_>>().join(", ")
+        };
+        let (host, tunnel) = (node.host_ip.to_string(), node.tunnel_ip.to_string());
+        let block = node.block().to_string();
+        row([&node.name, &node.netns, &host, &tunnel, &block, &pods(|pod| Some(pod.ip.into()))]);
         if let Some(v6) = &node.v6 {
-            println!("{:25} {} {} {}", "", v6.host_ip, v6.tunnel_ip, v6.block());
+            let (host, tunnel, block) = (v6.host_ip.to_string(), v6.tunnel_ip.to_string(), v6.block().to_string());
+            row(["", "", &host, &tunnel, &block, &pods(|pod| pod.ip6.map(Into::into))]);
         }
     }
     println!("\nmanifests  {}", files.manifests().display());
@@ -144,6 +132,11 @@ fn describe(fabric: &Fabric, files: &Files) {
     if let (Some(node), Some(device)) = (fabric.nodes().last(), fabric.spec().encapsulation.device()) {
         println!("break it   ip netns exec {} ip link set {device} down", node.netns);
     }
+}
+
+/// As wide as addresses of IPv6 are here.
+fn row([node, namespace, underlay, tunnel, block, pods]: [&str; 6]) {
+    println!("{node:8} {namespace:12} {underlay:14} {tunnel:20} {block:24} {pods}");
 }
 
 fn down(prefix: &str) -> Result<()> {

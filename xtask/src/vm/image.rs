@@ -48,6 +48,7 @@ pub(super) struct PlannedSuite<'a> {
 /// What is the same for every kernel: files of the guest, each with where it lies here.
 pub(super) struct Content {
     files: BTreeMap<String, PathBuf>,
+    scratch: PathBuf,
 }
 
 impl Content {
@@ -72,7 +73,13 @@ impl Content {
             }
             files.insert(format!("bin/{tool}"), path);
         }
-        Ok(Self { files })
+        let scratch = scratch.to_owned();
+        Ok(Self { files, scratch })
+    }
+
+    /// Where this run, and no other, keeps what it needs for as long as it takes.
+    pub(super) fn scratch(&self) -> &Path {
+        &self.scratch
     }
 
     /// Writes the initramfs of one kernel.

@@ -111,7 +111,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &VmArguments) -> Outcome {
     run::build_ebpf(workspace)?;
     run::build_host(workspace, Profile::Guest)?;
     let directory = workspace.target.join("vm");
-    // Another run may play other kernels at the same time.
+    // Another run may play the same kernels at the same time.
     let scratch = directory.join(format!("scratch-{}", std::process::id()));
     let programs: Vec<(String, PathBuf)> = PROGRAMS
         .iter()
@@ -237,12 +237,15 @@ fn play(
             .collect(),
         absent: &kernel.absent,
     };
-    let initramfs = directory.join(format!("{}.cpio", kernel.name));
+    let initramfs = content.scratch().join(format!("{}.cpio", kernel.name));
     content.write(&initramfs, &unpacked, &plan)?;
     println!("{} ({}, {}):", kernel.name, unpacked.release, accelerator.name());
-    let console = directory.join(format!("{}.console.log", kernel.name));
-    let guest = Guest::boot(accelerator, &unpacked, &initramfs, &console);
+    let log = format!("{}.console.log", kernel.name);
+    let (writing, console) = (content.scratch().join(&log), directory.join(&log));
+    let guest = Guest::boot(accelerator, &unpacked, &initramfs, &writing);
     let listened = guest.and_then(|guest| listen(guest, record, limit));
+    // Nothing, if it was not even started.
+    drop(fs::rename(&writing, &console));
     fs::remove_file(&initramfs).with_context(|| format!("removing {}", initramfs.display()))?;
     let wanted: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
     if !record.over {

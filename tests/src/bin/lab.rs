@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use verifier_tests::fabric::{self, Encapsulation, Fabric, FabricSpec, Pod};
-use verifier_tests::faults::{self, Outcome};
+use verifier_tests::faults::{self, Fault, Outcome, Undo};
 use verifier_tests::lab::{Files, LAB_PREFIX, Stage, Turn, agents, program};
 
 /// EX_USAGE of sysexits.h, as the verifier itself uses it.
@@ -118,11 +118,16 @@ fn describe(fabric: &Fabric, files: &Files) {
             let named = of_node.filter_map(|pod| Some(format!("{} {}", pod.name, address(&pod)?)));
             named.collect::<Vec<_>>().join(", ")
         };
-        let (host, tunnel) = (node.host_ip.to_string(), node.tunnel_ip.to_string());
+        // Without a tunnel device its address is nowhere.
+        let of_tunnel = |ip: IpAddr| {
+            let device = fabric.spec().encapsulation.device();
+            device.map_or_else(|| "-".to_owned(), |_| ip.to_string())
+        };
+        let (host, tunnel) = (node.host_ip.to_string(), of_tunnel(node.tunnel_ip.into()));
         let block = node.block().to_string();
         row([&node.name, &node.netns, &host, &tunnel, &block, &pods(|pod| Some(pod.ip.into()))]);
         if let Some(v6) = &node.v6 {
-            let (host, tunnel, block) = (v6.host_ip.to_string(), v6.tunnel_ip.to_string(), v6.block().to_string());
+            let (host, tunnel, block) = (v6.host_ip.to_string(), of_tunnel(v6.tunnel_ip.into()), v6.block().to_string());
             row(["", "", &host, &tunnel, &block, &pods(|pod| pod.ip6.map(Into::into))]);
         }
     }
@@ -162,13 +167,23 @@ fn standing(prefix: &str) -> Option<Fabric> {
 fn break_it(prefix: &str, fault: Option<&str>) -> Result<ExitCode> {
     let Some(name) = fault else {
         let encapsulation = Fabric::attach(prefix).map_or(Encapsulation::Vxlan, |fabric| fabric.spec().encapsulation);
-        for fault in faults::catalogue_of(encapsulation) {
-            println!("{:40} {}", fault.name, fault.description);
+        let (standing, passing): (Vec<_>, Vec<_>) = faults::catalogue_of(encapsulation).into_iter().partition(|fault| fault.stands());
+        let tell = |fault: &Fault| println!("{:40} {}", fault.name, fault.description);
+        standing.into_iter().for_each(tell);
+        if !passing.is_empty() {
+            let mode = encapsulation.name();
+            println!("\nOnly `cargo xtask demo --encapsulation {mode} --only NAME` plays these:\n");
+            passing.into_iter().for_each(tell);
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let fault = faults::find(name)?;
     let Some(fabric) = standing(prefix) else {
+        return Ok(ExitCode::from(USAGE));
+    };
+    let encapsulation = fabric.spec().encapsulation;
+    let mut known = faults::catalogue_of(encapsulation).into_iter().chain(faults::impairments());
+    let Some(fault) = known.find(|fault| fault.name == name) else {
+        eprintln!("lab: no fault {name} for {encapsulation}: `cargo xtask lab break` lists those that it can have");
         return Ok(ExitCode::from(USAGE));
     };
     if fabric.state().undo.is_some() {
@@ -176,7 +191,10 @@ fn break_it(prefix: &str, fault: Option<&str>) -> Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     }
     match fault.inject(&fabric)? {
-        Outcome::Injected(_) => println!("{}", fault.description),
+        Outcome::Injected(undo) => {
+            println!("{}", fault.description);
+            say_when(&undo);
+        }
         Outcome::Skipped(why) => {
             eprintln!("lab: {name} cannot be had here: {why}");
             return Ok(ExitCode::FAILURE);
@@ -185,12 +203,21 @@ fn break_it(prefix: &str, fault: Option<&str>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whoever validates at once would be told what the agents knew before.
+fn say_when(undo: &Undo) {
+    if undo.changes_objects() {
+        println!("the manifests changed: the agents follow within 2 s");
+    }
+}
+
 fn mend(prefix: &str) -> Result<ExitCode> {
     let Some(fabric) = standing(prefix) else {
         return Ok(ExitCode::from(USAGE));
     };
+    let undo = fabric.state().undo.clone();
     faults::undo(&fabric)?;
     println!("mended: no fault is in the fabric any more");
+    undo.iter().for_each(say_when);
     Ok(ExitCode::SUCCESS)
 }
 

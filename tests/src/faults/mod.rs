@@ -139,10 +139,14 @@ impl Fault {
     pub fn inject(&self, fabric: &Fabric) -> Result<Outcome> {
         let cast = Cast::of(fabric)?;
         match self.injection {
-            Injection::Agent(_) => Ok(Outcome::Skipped("an agent's fault is for whoever started the agents".to_owned())),
-            Injection::Traffic(_) => Ok(Outcome::Skipped(
-                "its packets flow only while somebody sends them: `cargo xtask demo -- --only` plays it".to_owned(),
-            )),
+            Injection::Agent(_) => Ok(Outcome::Skipped(format!(
+                "an agent's fault is for whoever started the agents: {}",
+                self.demo(fabric.spec().encapsulation)
+            ))),
+            Injection::Traffic(_) => Ok(Outcome::Skipped(format!(
+                "its packets flow only while somebody sends them: {}",
+                self.demo(fabric.spec().encapsulation)
+            ))),
             Injection::Fabric(inject) => {
                 let outcome = inject(&cast)?;
                 if let Outcome::Injected(undo) = &outcome {
@@ -151,6 +155,18 @@ impl Fault {
                 Ok(outcome)
             }
         }
+    }
+
+    /// Whether it can be left standing in a fabric; else only a demonstration plays it, for as long as it takes.
+    #[must_use]
+    pub const fn stands(&self) -> bool {
+        matches!(self.injection, Injection::Fabric(_))
+    }
+
+    /// What plays those that cannot.
+    fn demo(&self, encapsulation: Encapsulation) -> String {
+        let mode = encapsulation.name();
+        format!("`cargo xtask demo --encapsulation {mode} --only {}` plays it", self.name)
     }
 
     /// What a verifier must say about it.

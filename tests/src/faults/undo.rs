@@ -151,6 +151,12 @@ pub struct Undo {
 }
 
 impl Undo {
+    /// Whether it changes what the API says: agents take that up when they have seen it.
+    #[must_use]
+    pub fn changes_objects(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Overrides(_)))
+    }
+
     /// Does all steps. One that fails does not keep the others from being tried.
     pub fn apply(&self, fabric: &Fabric) -> Result<()> {
         let mut first_error = None;

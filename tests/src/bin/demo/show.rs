@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use verifier_tests::fabric::Fabric;
+use verifier_tests::fabric::{Encapsulation, Fabric};
 use verifier_tests::faults::Fault;
 use verifier_tests::lab::Stage;
 use verifier_tests::lab::judge::blame_text;
@@ -130,13 +130,15 @@ impl Show {
 
     pub(crate) fn raised(&self, fabric: &Fabric, took: Duration) {
         let spec = fabric.spec();
+        let encapsulation = match spec.encapsulation {
+            Encapsulation::Vxlan => format!("VXLAN {} on UDP {}", spec.vni, spec.port),
+            other => other.to_string(),
+        };
         println!(
-            "{} {} nodes, {} pods, VXLAN {} on UDP {}, as Calico {} would program it ({})",
+            "{} {} nodes, {} pods, {encapsulation}, as Calico {} would program it ({})",
             self.paint("1", "The fabric:"),
             fabric.nodes().len(),
             fabric.pods().len(),
-            spec.vni,
-            spec.port,
             spec.calico_version,
             time(took)
         );
@@ -234,9 +236,15 @@ impl Show {
     }
 
     fn cause(&self, cause: &Cause) {
-        let hop = cause.hop.as_deref().unwrap_or("nothing was sent");
-        let next = cause.expected_next.as_deref().unwrap_or("-");
-        self.line("last seen at", &format!("{hop}  (next expected: {next})"));
+        let place = match (&cause.hop, &cause.expected_next) {
+            (None, None) => "-".to_owned(),
+            (hop, next) => format!(
+                "{}  (next expected: {})",
+                hop.as_deref().unwrap_or("nothing was sent"),
+                next.as_deref().unwrap_or("-")
+            ),
+        };
+        self.line("last seen at", &place);
         self.line(
             "root cause",
             &format!("{} ({}, {})", self.paint("1;33", &cause.code), cause.class, cause.severity),
@@ -398,7 +406,8 @@ fn consequences(cause: &Cause) -> String {
     }
     let mut told: Vec<String> = codes.iter().map(|(code, count)| format!("{count} x {code}")).collect();
     if pairs > 0 {
-        told.push(format!("probes between {pairs} pairs of endpoints fail"));
+        let of_endpoints = if pairs == 1 { "pair" } else { "pairs" };
+        told.push(format!("probes between {pairs} {of_endpoints} of endpoints fail"));
     }
     if told.is_empty() {
         "nothing yet".to_owned()

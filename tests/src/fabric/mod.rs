@@ -73,6 +73,9 @@ pub struct Overrides {
     /// `programClusterRoutes` of FelixConfiguration and BGPConfiguration, which a Calico of [`Overrides::calico_version`] heeds
     #[serde(default)]
     pub program_cluster_routes: Option<(String, String)>,
+    /// a node with a VNI of its own, by its FelixConfiguration
+    #[serde(default)]
+    pub vni_of: Option<(String, u32)>,
     /// another version of Calico than the fabric's
     #[serde(default)]
     pub calico_version: Option<String>,

@@ -44,6 +44,22 @@ pub(super) const FAULTS: &[Fault] = &[
         expect: |cast| Expectation::node(cast, "tunnel-address-missing", Class::Datastore, cast.b, &[Verdict::NotForwarding]),
     },
     Fault {
+        name: "tunnel-settings-of-one-node",
+        description: "a node has a VNI of its own by its FelixConfiguration, and a tunnel device that is as Felix then builds it",
+        incidents: &[],
+        injection: Injection::Fabric(own_vni),
+        expect: |cast| {
+            Expectation::node(
+                cast,
+                "tunnel-settings-conflict",
+                Class::Datastore,
+                cast.b,
+                &[Verdict::NotForwarding],
+            )
+            .mentioning(&format!("VNI {}", cast.fabric.spec().vni + 1))
+        },
+    },
+    Fault {
         name: "agent-dead",
         description: "the agent of a node is dead: that node is unknown, or its peers vouch for it; nobody has a fault",
         incidents: &[],
@@ -90,6 +106,20 @@ fn duplicate_pod_ip(cast: &Cast<'_>) -> Result<Outcome> {
     cast.on(cast.b, |nl| nl.delete_route(&pod_route(second)))?;
     steps.push(Step::Pod(second.name.clone()));
     injected(steps)
+}
+
+fn own_vni(cast: &Cast<'_>) -> Result<Outcome> {
+    let mut steps = Vec::new();
+    overriding(cast, &mut steps, |overrides| {
+        overrides.vni_of = Some((cast.b.name.clone(), cast.fabric.spec().vni + 1));
+    })?;
+    Ok(match super::tunnel::remade(cast, |vxlan| vxlan.vni += 1)? {
+        Outcome::Injected(undo) => {
+            steps.extend(undo.steps);
+            Outcome::Injected(super::Undo { steps })
+        }
+        skipped @ Outcome::Skipped(_) => skipped,
+    })
 }
 
 /// Felix reads blocks, not affinities: with VXLAN the kernel's state stays as it is.

@@ -110,7 +110,7 @@ fn down(cast: &Cast<'_>) -> Result<Outcome> {
 }
 
 /// The device made anew with one attribute different, and everything else as it was.
-fn remade(cast: &Cast<'_>, change: fn(&mut Vxlan)) -> Result<Outcome> {
+pub(super) fn remade(cast: &Cast<'_>, change: fn(&mut Vxlan)) -> Result<Outcome> {
     remade_of(cast, IpFamily::V4, change)
 }
 

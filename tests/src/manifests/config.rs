@@ -94,6 +94,9 @@ pub(super) fn objects(state: &State) -> Vec<Value> {
             }),
         ),
     ];
+    if let Some((node, vni)) = &state.overrides.vni_of {
+        objects.push(object("FelixConfiguration", &format!("node.{node}"), json!({ "vxlanVNI": vni })));
+    }
     if state.spec.encapsulation.is_dual_stack() {
         objects.push(v6);
     }

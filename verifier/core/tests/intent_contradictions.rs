@@ -211,7 +211,7 @@ fn a_pod_with_an_address_it_was_not_given() {
 }
 
 /// The worked example on IPIP or bare pools, with who programs routes as told, by a Calico that can be told.
-fn owners(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, more: &[Value]) -> Vec<Contradiction> {
+fn owned(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, more: &[Value]) -> Cluster {
     let mut all = worked_example("Never");
     for value in &mut all {
         match value["kind"].as_str().unwrap() {
@@ -235,8 +235,11 @@ fn owners(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, mo
     all.extend(felix.map(|text| support::felix("default", &json!({"programClusterRoutes": text}))));
     all.extend(bird.map(|text| bgp("default", text)));
     all.extend_from_slice(more);
-    let cluster = support::cluster(&all);
-    contradictions(&cluster)
+    support::cluster(&all)
+}
+
+fn owners(ipip: &str, version: &str, felix: Option<&str>, bird: Option<&str>, more: &[Value]) -> Vec<Contradiction> {
+    contradictions(&owned(ipip, version, felix, bird, more))
 }
 
 fn bgp(name: &str, program: &str) -> Value {
@@ -282,6 +285,13 @@ fn felix_and_bird_must_not_both_program_routes_nor_neither() {
     assert!(evidence.contains("pools without encapsulation"), "{evidence}");
     // Where BIRD cannot be told, Felix's setting contradicts nothing.
     assert_eq!(conflict("Always", "v3.31.7", Some("Enabled"), None), None);
+    // Nor does BIRD's where its version does not read it, though a newer CRD keeps it.
+    assert_eq!(conflict("Never", "v3.31.7", None, Some("Disabled")), None);
+    // What a later version may say is not guessed, and said to be unknown.
+    assert_eq!(conflict("Never", "v3.32.1", Some("Enabled"), Some("Perhaps")), None);
+    let unknown = owned("Never", "v3.32.1", None, Some("Perhaps"), &[]);
+    let gaps = unknown.node_intent(&W.into()).unwrap().gaps;
+    assert!(gaps.iter().any(|gap| gap.source == "intent/route-owner"), "{gaps:?}");
     // VXLAN's routes are nobody else's.
     let vxlan = with(&[
         support::version("v3.32.1"),
@@ -325,4 +335,40 @@ fn a_conflict_comes_and_goes_with_its_objects() {
     };
     drop(cluster.apply(Change::Delete(key), UnixNs(2)));
     assert_eq!(codes(&cluster), []);
+}
+
+#[test]
+fn a_node_whose_tunnel_has_a_vni_or_a_port_of_its_own_contradicts_the_others() {
+    let found = |changes: &[Value]| -> Vec<_> {
+        let all = contradictions(&with(changes)).into_iter();
+        all.map(|c| (c.code, c.node, c.evidence)).collect()
+    };
+    let own = |name: &str, spec: Value| support::felix(name, &spec);
+    let evidence = |has: &str| format!("{W} is to have {has}, {CP} and 1 more VNI 4096 and UDP port 4789");
+    for (spec, has) in [
+        (json!({"vxlanVNI": 7}), "VNI 7 and UDP port 4789"),
+        (json!({"vxlanPort": 8472}), "VNI 4096 and UDP port 8472"),
+    ] {
+        let told = found(&[own(&format!("node.{W}"), spec)]);
+        assert_eq!(told, [(CauseCode::TunnelSettingsConflict, Some(W.into()), evidence(has))]);
+    }
+    // By calico-node's environment as well.
+    let env = json!([{"name": "FELIX_VXLANVNI", "value": "7"}]);
+    let told = found(&[support::calico_node(W, &env)]);
+    assert_eq!(
+        told,
+        [(
+            CauseCode::TunnelSettingsConflict,
+            Some(W.into()),
+            evidence("VNI 7 and UDP port 4789")
+        )]
+    );
+    // All the same, however it came about, is no contradiction; nor is what a node is to have without a tunnel.
+    let everywhere = [own("default", json!({"vxlanVNI": 7}))];
+    assert_eq!(found(&everywhere), []);
+    let each: Vec<Value> = [CP, W, W2].map(|node| own(&format!("node.{node}"), json!({"vxlanVNI": 7}))).into();
+    assert_eq!(found(&each), []);
+    let mut bare = worked_example("Never");
+    bare.push(own(&format!("node.{W}"), json!({"vxlanVNI": 7})));
+    assert_eq!(contradictions(&support::cluster(&bare)), []);
 }

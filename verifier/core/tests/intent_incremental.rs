@@ -117,6 +117,8 @@ fn configuration() -> impl Strategy<Value = Value> {
         json!({"bpfEnabled": true}),
         json!({"externalNodesList": ["192.168.0.2", "10.9.0.0/24"]}),
         json!({"deviceRouteProtocol": 42}),
+        json!({"vxlanVNI": 7}),
+        json!({"vxlanPort": 8472}),
     ]);
     let which = prop::sample::select(vec!["default", "node.a", "node.b"]);
     (which, spec).prop_map(|(name, spec)| support::felix(name, &spec))

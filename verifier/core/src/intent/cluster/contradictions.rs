@@ -36,6 +36,8 @@ pub(super) enum Subject {
     NodeAddress(IpAddr),
     /// Who programs routes: by the settings that all nodes share, or on a node that has its own.
     RouteOwners(Option<NodeName>),
+    /// VNI and port of a node's tunnel, beside those of the others.
+    TunnelSettings(NodeName),
 }
 
 impl Cluster {
@@ -58,6 +60,7 @@ impl Cluster {
         subjects.extend(self.nodes_by_tunnel.keys().map(|ip| Subject::TunnelAddress(*ip)));
         subjects.extend(self.nodes_by_host.keys().map(|ip| Subject::NodeAddress(*ip)));
         self.contradictions.clear();
+        subjects.extend(self.note_tunnel_settings(None));
         let mut effects = Effects {
             recheck: subjects,
             ..Effects::default()
@@ -72,9 +75,13 @@ impl Cluster {
         if effects.everyone {
             subjects.extend(self.nodes.keys().cloned().map(Subject::Tunnel));
             subjects.extend(self.route_owner_subjects());
+            subjects.extend(self.note_tunnel_settings(None));
         } else {
             subjects.extend(effects.whole.iter().cloned().map(Subject::Tunnel));
             subjects.extend(effects.whole.iter().cloned().map(|name| Subject::RouteOwners(Some(name))));
+            if !effects.whole.is_empty() {
+                subjects.extend(self.note_tunnel_settings(Some(&effects.whole)));
+            }
         }
         for subject in subjects {
             let found = self.examine(&subject);
@@ -119,6 +126,7 @@ impl Cluster {
                 });
                 duplicate_tunnel_address(*ip, nodes, allocated)
             }
+            Subject::TunnelSettings(node) => self.tunnel_settings_conflict(node),
             Subject::RouteOwners(node) => self.route_owner_conflict(node.as_ref()),
             Subject::NodeAddress(ip) => duplicate_node_address(*ip, self.nodes_by_host.get(ip)?),
         }

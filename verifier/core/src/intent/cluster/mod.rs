@@ -26,6 +26,7 @@ mod owners;
 mod refresh;
 mod routes;
 mod settings;
+mod tunnel_settings;
 
 pub use effects::Effects;
 pub use lookup::Located;
@@ -91,6 +92,7 @@ pub struct Cluster {
     claims: BTreeMap<IpNet, BTreeSet<Claim>>,
     nets_by_node: BTreeMap<NodeName, BTreeMap<IpNet, usize>>,
     unreadable: BTreeSet<NodeName>,
+    tunnel_settings: tunnel_settings::TunnelSettings,
     contradictions: BTreeMap<Subject, Contradiction>,
 }
 

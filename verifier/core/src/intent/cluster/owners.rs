@@ -21,7 +21,7 @@ use alloc::{
 };
 
 /// The version from which on both sides can be told.
-const BOTH_CAN_BE_TOLD: Version = (3, 32, 0);
+pub(super) const BOTH_CAN_BE_TOLD: Version = (3, 32, 0);
 
 impl Cluster {
     /// What to look at after a change that may touch every node. Nothing where all pools are VXLAN's.

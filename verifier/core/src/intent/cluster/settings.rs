@@ -1,6 +1,6 @@
 //! The settings in force on one node (calico.md 3.7), each with its provenance.
 
-use super::{Cluster, facts::AgentPod};
+use super::{Cluster, facts::AgentPod, owners};
 use crate::{
     evidence::Gap,
     intent::{
@@ -103,6 +103,12 @@ impl Cluster {
         };
         resolved.use_pod_cidr = matches!(environment.get("use_pod_cidr"), Raw::Set(text, _) if boolean(&text) == Some(true));
         resolved.gaps.extend(environment.gaps());
+        if let Setting::Unresolved { gap } = &resolved.bird_routes
+            // Those of the environment are told with all others of it.
+            && gap.source != super::super::parameters::ENVIRONMENT
+        {
+            resolved.gaps.push(gap.clone());
+        }
         if agent.is_none() && self.daemon_set().is_none() {
             resolved.gaps.push(Gap::new(
                 super::super::parameters::ENVIRONMENT,
@@ -116,7 +122,7 @@ impl Cluster {
     }
 
     /// Environment of Felix's container on `node`: that of the pod that runs there, else that of the DaemonSet's template.
-    fn environment(&self, node: &NodeName, agent: Option<&AgentPod>) -> Environment {
+    pub(super) fn environment(&self, node: &NodeName, agent: Option<&AgentPod>) -> Environment {
         if let Some((key, pod)) = self.agent_of(node).filter(|_| agent.is_some()) {
             let fields = PodFields {
                 namespace: &key.namespace,
@@ -172,19 +178,36 @@ impl Cluster {
             (node, Provenance::NodeConfiguration),
             (self.bgp.get("default"), Provenance::DefaultConfiguration),
         ];
-        for (object, from) in sources {
-            if let Some(value) = object
-                .and_then(|o| o.spec.get("programClusterRoutes"))
-                .and_then(|s| ClusterRoutes::parse(&s.0))
-            {
-                return Setting::Known { value, from };
-            }
-        }
-        Setting::Known {
-            value: built_in,
-            from: Provenance::BuiltIn,
+        // The field exists from 3.32; an earlier confd does not read it, though a newer CRD may keep it.
+        let read = version.is_none_or(|v| v >= owners::BOTH_CAN_BE_TOLD);
+        let said = sources
+            .into_iter()
+            .filter(|_| read)
+            .find_map(|(object, from)| Some((object?.spec.get("programClusterRoutes")?, from)));
+        match said {
+            Some((text, from)) => match ClusterRoutes::parse(&text.0) {
+                Some(value) => Setting::Known { value, from },
+                None => Setting::Unresolved {
+                    gap: Gap::new(
+                        "intent/route-owner",
+                        format!("what programClusterRoutes {:?} of BGPConfiguration means is not known", text.0),
+                    ),
+                },
+            },
+            None => Setting::Known {
+                value: built_in,
+                from: Provenance::BuiltIn,
+            },
         }
     }
+}
+
+pub(super) fn vxlan_vni(p: &Parameters<'_>) -> Setting<u32> {
+    p.get("vxlanVNI", None, 4096, 0, number)
+}
+
+pub(super) fn vxlan_port(p: &Parameters<'_>) -> Setting<u16> {
+    p.get("vxlanPort", None, 4789, 0, |t| t.parse().ok())
 }
 
 fn resolve(p: &Parameters<'_>, version: Option<Version>) -> Resolved {
@@ -277,8 +300,8 @@ fn resolve(p: &Parameters<'_>, version: Option<Version>) -> Resolved {
     let settings = Settings {
         calico_version: version,
         dataplane: dataplane(p, version),
-        vxlan_port: p.get("vxlanPort", None, 4789, 0, |t| t.parse().ok()),
-        vxlan_vni: p.get("vxlanVNI", None, 4096, 0, number),
+        vxlan_port: vxlan_port(p),
+        vxlan_vni: vxlan_vni(p),
         vxlan_mtu: mtu("vxlanMTU", None),
         interface_prefixes: p.get(
             "interfacePrefix",

@@ -141,6 +141,18 @@ pub const CAUSES: &[Cause] = &[
         ..DATA
     },
     Cause {
+        code: TunnelSettingsConflict,
+        scope: Scope::Node,
+        title: "A node's tunnel is to have another VNI or port than the others'",
+        meaning: "A FelixConfiguration of the node's own, or its calico-node's environment, differs from what the other nodes have. Felix builds the device by it without a word, and the node and the others throw each other's packets away.",
+        detected: "vxlanVNI and vxlanPort as they apply to each node (environment, FelixConfiguration `node.NAME`, then `default`); what most nodes have is taken for right.",
+        remedy: "Give all nodes the same: take `vxlanVNI` and `vxlanPort` out of FelixConfiguration `node.NODE`, and FELIX_VXLANVNI and FELIX_VXLANPORT out of its calico-node's environment; what differs from Calico's defaults belongs into FelixConfiguration `default`.",
+        verify: "`verifier validate --node NODE`.",
+        explains: &[TunnelDeviceMisconfigured, VniMismatchSeen],
+        explains_at_peers: &[VniMismatchSeen],
+        ..DATA
+    },
+    Cause {
         code: RouteOwnerConflict,
         title: "Felix and BIRD disagree on who programs the routes between nodes",
         meaning: "FelixConfiguration and BGPConfiguration each have a programClusterRoutes. Set to the same side both write the same routes and take them from each other, or nobody writes any, and pods reach no other node.",

@@ -95,7 +95,7 @@ pub(super) const FAULTS: &[(&[Encapsulation], Fault)] = &[
                     if lost { &[Verdict::Degraded] } else { &[Verdict::Forwarding] },
                 );
                 let expectation = if lost { expectation } else { expectation.warning() };
-                expectation.mentioning("proto 12")
+                expectation.mentioning("proto bird")
             },
         },
     ),

@@ -56,7 +56,7 @@ pub(super) const FAULTS: &[Fault] = &[
         expect: |cast| {
             Expectation::node(cast, "route-wrong", Class::NotProgrammed, cast.a, &[Verdict::Forwarding])
                 .warning()
-                .mentioning("proto 12")
+                .mentioning("proto bird")
         },
     },
     Fault {

@@ -21,6 +21,7 @@ fn finding(code: CauseCode, subject: &str) -> Finding {
         since: None,
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: Default::default(),
     }
 }

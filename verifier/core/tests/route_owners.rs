@@ -97,7 +97,7 @@ fn a_route_that_two_programs_write_in_turn_is_named_from_the_journal() {
     assert_eq!((found[0].subject.as_str(), found[0].since), (BLOCK, Some(UnixNs(40))));
     assert_eq!(
         found[0].evidence.programmed.as_deref(),
-        Some("the journal has the route to 10.244.110.128/26 written by proto 3 2 times and by proto 12 2 times")
+        Some("the journal has the route to 10.244.110.128/26 written by proto boot 2 times and by proto bird 2 times")
     );
     // Taken over once, as on an upgrade, and one program that writes often: nobody's fault.
     assert_eq!(owners(vec![written(12, 10), written(12, 20), written(3, 30)]), []);
@@ -119,6 +119,7 @@ fn seen(node: &str, peer: &str, subject: &str) -> Finding {
         since: None,
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: Default::default(),
     }
 }

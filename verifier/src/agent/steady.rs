@@ -136,6 +136,7 @@ mod tests {
             since: None,
             consequences: Vec::new(),
             owner: None,
+            recognised_by: None,
             values: Default::default(),
         }
     }

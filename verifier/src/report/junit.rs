@@ -135,6 +135,7 @@ mod tests {
             since: None,
             consequences: Vec::new(),
             owner: None,
+            recognised_by: None,
             values: Default::default(),
         };
         let node = |name: &str, verdict, causes| NodeVerdict {

@@ -18,6 +18,10 @@ pub fn contradicts(claim: &Claim, verdict: Verdict) -> bool {
 
 /// What the cluster claims of a node, in one line.
 pub fn claim_words(c: &Claim) -> String {
+    if *c == Claim::default() {
+        // Nobody reported of this node: that is not the same as a node without a calico-node pod.
+        return "not known".to_string();
+    }
     let mut parts = Vec::new();
     match c.ready {
         Some(true) => parts.push("Ready".to_string()),

@@ -161,6 +161,7 @@ impl CauseJson {
     /// A finding as others see it. `calico` is Calico's version and route refresh.
     pub fn new(f: &Finding, calico: (Option<(u16, u16, u16)>, u32)) -> Self {
         let cause = f.code.cause();
+        let calico_repairs = repairs(f, calico);
         Self {
             code: f.code,
             class: cause.class,
@@ -175,9 +176,9 @@ impl CauseJson {
             evidence: f.evidence.clone(),
             consequences: f.consequences.clone(),
             chain: chain(f),
-            remedy: fill(cause.remedy, f),
-            persist: cause.persist.map(ToString::to_string),
-            calico_repairs: repairs(f, calico),
+            remedy: fill(cause.remedy, f, calico_repairs.automatic),
+            persist: cause.persist.map(|persist| fill(persist, f, calico_repairs.automatic)),
+            calico_repairs,
             transient: f.transient,
             since: f.since.map(rfc3339),
         }
@@ -186,9 +187,10 @@ impl CauseJson {
 
 /// Whether and when Calico repairs this.
 fn repairs(f: &Finding, calico: (Option<(u16, u16, u16)>, u32)) -> Repair {
-    let repair = f.code.cause().repairs.by_owner(f.owner, calico.0, calico.1);
+    let repair = f.code.cause().repairs.by_owner(f.owner, f.recognised_by, calico.0, calico.1);
     let of_ipv6 = f.subject.parse::<Ipv6Net>().is_ok();
-    if f.code == CauseCode::RouteWrong && of_ipv6 && repair.automatic {
+    // BIRD's gateways are nodes' addresses, which no block covers.
+    if f.code == CauseCode::RouteWrong && of_ipv6 && repair.automatic && f.owner != Some(Owner::Bird) {
         // ip6_route_check_nh_onlink, net/ipv6/route.c: seen with iproute2. What Felix does then was not tried.
         return Repair {
             automatic: false,
@@ -202,7 +204,7 @@ fn repairs(f: &Finding, calico: (Option<(u16, u16, u16)>, u32)) -> Repair {
 }
 
 /// Puts the names at hand into a remedy of the table.
-fn fill(remedy: &str, f: &Finding) -> String {
+fn fill(remedy: &str, f: &Finding, repaired: bool) -> String {
     let mut text = remedy.to_string();
     if let Some(pod) = &f.pod {
         text = text
@@ -210,14 +212,23 @@ fn fill(remedy: &str, f: &Finding) -> String {
             .replace("pod NAME", &alloc::format!("pod {}", pod.name));
     }
     if let Some(node) = &f.node {
-        text = text.replace("--node NODE", &alloc::format!("--node {node}"));
+        text = text
+            .replace("--node NODE", &alloc::format!("--node {node}"))
+            .replace("`node.NODE`", &alloc::format!("`node.{node}`"));
     }
     if f.owner == Some(Owner::Bird) {
         text = text
+            .replace(
+                "Wait for Felix's refresh, or delete the node's calico-node pod.",
+                "Wait for BIRD's next scan. If it stays missing, BIRD has not learned it: see whether the BGP sessions stand \
+                 (`calicoctl node status` on both nodes), or delete the node's calico-node pod.",
+            )
             .replace("Felix's refresh", "BIRD's next scan")
-            .replace("proto 80", "proto bird")
-            // It leaves what another wrote where it stands.
-            .replace(" On the versions that do not notice, restarting calico-node repairs it too.", "");
+            .replace("proto 80", "proto bird");
+    }
+    if repaired || f.owner == Some(Owner::Bird) {
+        // This version notices; and BIRD, started anew, leaves what another wrote where it stands as it did before.
+        text = text.replace(" On the versions that do not notice, restarting calico-node repairs it too.", "");
     }
     for (word, value) in &f.values {
         text = replace_word(&text, word, value);

@@ -215,7 +215,8 @@ fn follows(all: &[Consequence]) -> String {
         .map(|(c, n)| if n > 1 { format!("{n} x {c}") } else { c.to_string() })
         .collect();
     if pairs > 0 {
-        parts.push(format!("failing probes between {pairs} pairs of endpoints"));
+        let of_endpoints = if pairs == 1 { "pair" } else { "pairs" };
+        parts.push(format!("failing probes between {pairs} {of_endpoints} of endpoints"));
     }
     parts.join(", ")
 }

@@ -61,8 +61,17 @@ pub struct Repair {
 const BIRD_SCAN_SECONDS: u32 = 2;
 
 impl Repairs {
-    /// The same for what `owner` programs, where it is known: BIRD's routes are not Felix's to refresh.
-    pub fn by_owner(self, owner: Option<Owner>, version: Option<(u16, u16, u16)>, refresh_seconds: u32) -> Repair {
+    /// The same for what `owner` programs, where it is known: BIRD's routes are not Felix's to refresh. What became of a route that was
+    /// changed in place depends on who recognises the one that stands there now as its own ([`Finding::recognised_by`]).
+    ///
+    /// [`Finding::recognised_by`]: super::Finding::recognised_by
+    pub fn by_owner(
+        self,
+        owner: Option<Owner>,
+        recognised_by: Option<Owner>,
+        version: Option<(u16, u16, u16)>,
+        refresh_seconds: u32,
+    ) -> Repair {
         let bird = |automatic: bool, note: &str| Repair {
             automatic,
             within_seconds: automatic.then_some(BIRD_SCAN_SECONDS),
@@ -73,6 +82,19 @@ impl Repairs {
                 true,
                 "BIRD's scan of the kernel's routes repairs it within 2 s while its BGP session stands",
             ),
+            (Some(Owner::Bird), Self::RouteInPlace) if recognised_by == Some(Owner::Bird) => bird(
+                true,
+                "BIRD's scan of the kernel's routes changes its own route within 2 s while its BGP session stands",
+            ),
+            // Felix removes what it takes for its own and does not want, and nothing is in BIRD's way any more.
+            (Some(Owner::Bird), Self::RouteInPlace) if recognised_by == Some(Owner::Felix) => {
+                let within = with_jitter(refresh_seconds).saturating_add(BIRD_SCAN_SECONDS);
+                Repair {
+                    automatic: true,
+                    within_seconds: Some(within),
+                    note: format!("Felix's route refresh removes what stands there, then BIRD's scan puts its own back: within {within} s"),
+                }
+            }
             // It adds what is missing and changes what it wrote itself; it does not replace others' (`krt_prune`, NLM_F_EXCL). Tried with BIRD
             // 1.6.8 and confd's `protocol kernel`, IPv4 and IPv6: a route of `proto bird` was right again with the next scan, one of any other
             // writer stood until it was deleted, and then BIRD's came back.
@@ -81,6 +103,20 @@ impl Repairs {
                 "never: BIRD's scan changes only routes of its own (within 2 s) and leaves another writer's where it stands, \
                  logging `Netlink: File exists`",
             ),
+            // To Felix its own route is missing while one stands there that is none of its: it puts its own in its place (calico.md 1.9).
+            (Some(Owner::Felix), Self::RouteInPlace) if recognised_by != Some(Owner::Felix) => match version {
+                Some(v) if v < (3, 29, 0) => Repair {
+                    automatic: false,
+                    within_seconds: None,
+                    note: "never: before v3.29 Felix does not replace another writer's route, and logs `file exists`".to_string(),
+                },
+                Some(_) => Self::RouteRefresh.by(version, refresh_seconds),
+                None => Repair {
+                    automatic: false,
+                    within_seconds: None,
+                    note: "unknown: depends on Calico's version (before v3.29 never, later ones within 100 s)".to_string(),
+                },
+            },
             _ => self.by(version, refresh_seconds),
         }
     }
@@ -97,7 +133,7 @@ impl Repairs {
             within_seconds: None,
             note: why.to_string(),
         };
-        let refresh = refresh_seconds.saturating_add(refresh_seconds / 10 + 1);
+        let refresh = with_jitter(refresh_seconds);
         match self {
             Self::DeviceLoop => within(10, "Felix's tunnel device loop"),
             Self::DeviceLoopMac => match version {
@@ -118,6 +154,11 @@ impl Repairs {
             Self::NotCalicos => never("never: it is not Calico's to repair"),
         }
     }
+}
+
+/// Felix's timers are late by up to a tenth.
+const fn with_jitter(seconds: u32) -> u32 {
+    seconds.saturating_add(seconds / 10 + 1)
 }
 
 /// Everything that is known of one cause.
@@ -174,7 +215,7 @@ mod tests {
     #[test]
     fn birds_routes_are_not_for_felix_to_refresh() {
         let version = Some((3, 30, 7));
-        let by = |repairs: Repairs, owner| repairs.by_owner(owner, version, 90);
+        let by = |repairs: Repairs, owner| repairs.by_owner(owner, None, version, 90);
         let birds = by(Repairs::RouteRefresh, Some(Owner::Bird));
         assert_eq!((birds.automatic, birds.within_seconds), (true, Some(2)));
         assert!(birds.note.starts_with("BIRD"), "{}", birds.note);
@@ -186,5 +227,30 @@ mod tests {
         // What is no route is Felix's even where BIRD programs the routes.
         let device = Repairs::DeviceLoop;
         assert_eq!(by(device, Some(Owner::Bird)), device.by(version, 90));
+    }
+
+    #[test]
+    fn who_recognises_what_stands_there_decides_who_repairs_it() {
+        let within = |owner, recognised_by, version| {
+            let repair = Repairs::RouteInPlace.by_owner(Some(owner), recognised_by, version, 90);
+            assert_eq!(repair.automatic, repair.within_seconds.is_some(), "{}", repair.note);
+            repair.within_seconds
+        };
+        let (felix, bird) = (Some(Owner::Felix), Some(Owner::Bird));
+        let (old, deaf, new) = (Some((3, 28, 5)), Some((3, 30, 7)), Some((3, 32, 1)));
+        // What Felix takes for its own is compared wrongly by some versions; what is a stranger's to it stands for a missing route.
+        assert_eq!(
+            [old, deaf, new].map(|v| within(Owner::Felix, felix, v)),
+            [Some(100), None, Some(100)]
+        );
+        for stranger in [bird, None] {
+            let by_version = [old, deaf, new, None].map(|v| within(Owner::Felix, stranger, v));
+            assert_eq!(by_version, [None, Some(100), Some(100), None]);
+        }
+        // BIRD changes its own, and leaves a stranger's, which Felix may remove.
+        assert_eq!(
+            [bird, felix, None].map(|by| within(Owner::Bird, by, deaf)),
+            [Some(2), Some(102), None]
+        );
     }
 }

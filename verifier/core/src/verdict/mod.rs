@@ -9,6 +9,7 @@ mod checks;
 mod cluster;
 mod code;
 mod detour;
+mod discovery;
 mod node;
 pub mod recreate;
 mod settle;

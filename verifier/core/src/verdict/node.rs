@@ -188,7 +188,7 @@ fn transient(finding: &Finding, intent: Option<&NodeIntent>, now: UnixNs) -> boo
     let refresh = intent.settings.route_refresh_seconds.value().copied().unwrap_or(90);
     let repair = cause
         .repairs
-        .by(intent.settings.calico_version, refresh)
+        .by_owner(finding.owner, finding.recognised_by, intent.settings.calico_version, refresh)
         .within_seconds
         .unwrap_or(0);
     let hold = u64::from(repair.max(cause.hold_off_seconds)) * 1_000_000_000;
@@ -213,6 +213,7 @@ fn contradiction(c: &Contradiction) -> Finding {
         since: None,
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: Default::default(),
     }
 }

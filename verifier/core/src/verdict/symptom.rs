@@ -1,7 +1,7 @@
 //! From probe results to symptoms: which probes of a pair fail together, and where.
 
 use super::{
-    Detour, NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Slow, Symptom, Tally, detour,
+    Detour, NodeSnapshot, PairTally, Pattern, PeerContact, Place, Policy, Segment, Slow, Symptom, Tally, detour, discovery,
     spread::{self, Sample, Spread},
 };
 use crate::{
@@ -301,6 +301,7 @@ fn symptom(
         pair,
         pattern,
         place,
+        waited_on: waited_on(index, intent, &lost),
         drop,
         checksum_bad: lost.iter().find_map(|r| checksum_bad(&index.journey(intent, r))),
         off_path: detour::off_path(index, intent, &lost),
@@ -477,6 +478,16 @@ fn drop_at(index: &Index<'_>, lost: &[&ProbeResult], place: &Place) -> Option<Dr
         seq: 0,
         ..d.clone()
     })
+}
+
+/// Where most of the lost ones waited for a link-layer address in vain.
+fn waited_on(index: &Index<'_>, intent: &NodeIntent, lost: &[&ProbeResult]) -> Option<String> {
+    let drops = |result: &&ProbeResult| index.drops.get(&low(result.probe.id)).map(Vec::as_slice);
+    let waited = lost
+        .iter()
+        .filter_map(|result| drops(result)?.iter().find_map(|drop| discovery::waited_on(drop, intent)));
+    let waited: Vec<String> = waited.collect();
+    (waited.len() * 2 > lost.len()).then(|| waited.into_iter().next()).flatten()
 }
 
 fn checksum_bad(journey: &Journey<'_>) -> Option<(Option<String>, String)> {

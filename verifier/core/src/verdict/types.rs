@@ -88,6 +88,9 @@ pub struct Finding {
     /// Who programs what is wrong, where intent tells: who else would repair it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Who takes what stands in the place of a wrong route for its own, and so changes or removes it; none if nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recognised_by: Option<Owner>,
     /// What stands here for the words in capitals of the table's remedy, so that its commands can be copied: `TUNNEL_ADDRESS` to
     /// `10.244.20.128`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -242,6 +245,9 @@ pub struct Symptom {
     pub place: Option<Place>,
     /// The kernel's record of the loss that most probes have at that place. Corroborates only.
     pub drop: Option<Drop>,
+    /// The device out of which most of them should have gone, if they waited there for a link-layer address that nobody gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_on: Option<String>,
     /// Taps between which the inner checksum went bad: last good one, first bad one.
     pub checksum_bad: Option<(Option<String>, String)>,
     /// Taps off the expected path that saw these probes.

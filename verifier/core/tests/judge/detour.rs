@@ -8,7 +8,7 @@ use super::{
 };
 use verifier_core::{
     names::NodeName,
-    observed::{Direction, Hop, Leg},
+    observed::{ConformanceCount, ConformanceKind, Direction, Hop, Leg},
     verdict::{CauseCode, ClusterReport, NodeSnapshot, Severity, Verdict},
 };
 
@@ -75,6 +75,21 @@ fn packets_that_arrive_by_another_node_do_not_make_a_missing_route_milder() {
         observed.contains("1 of the probes to") && observed.contains("node-c/"),
         "{observed}"
     );
+
+    // Nor does it go untold where the tunnel's taps saw it too.
+    let a = node(&mut cluster, "node-a");
+    value(&mut value(&mut a.observed).unwrap().conformance)
+        .unwrap()
+        .push(ConformanceCount {
+            kind: ConformanceKind::WrongOwner,
+            direction: Direction::Egress,
+            peer: Some("node-b".into()),
+            packets: 5,
+            sample: None,
+        });
+    let report = cluster.judge().cluster;
+    assert_eq!(told(&report), (vec![(CauseCode::RouteMissing, Severity::Error)], Verdict::Degraded));
+    assert_eq!(roots(&report).next().unwrap().evidence.observed, Some(observed));
 
     // The reply's way is its own sender's; and what the receiver sees is no other node.
     for (at, leg) in [("node-c", Leg::Reply), ("node-b", Leg::Request)] {

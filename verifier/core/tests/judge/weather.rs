@@ -40,6 +40,8 @@ enum Fate {
     Refused,
     /// The same, and nobody sees why.
     Gone,
+    /// It goes no further than the tunnel: nobody says where the other node is.
+    Undiscovered,
 }
 
 /// Every `nth` probe meets its fate in the network, in an order that has nothing to do with what is probed: it was seen on every device of its
@@ -90,7 +92,8 @@ fn cluster_losing(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> Cluster 
             result.outcome = Outcome::Lost;
             let until_the_network = itinerary(&intent, &result.probe, &taps)
                 .into_iter()
-                .take_while(|waypoint| waypoint.node == snapshot.node && waypoint.leg == Leg::Request);
+                .take_while(|waypoint| waypoint.node == snapshot.node && waypoint.leg == Leg::Request)
+                .take_while(|waypoint| fate != Fate::Undiscovered || waypoint.tap != TapKind::Underlay);
             let of = |waypoint: Waypoint| Hop {
                 node: waypoint.node,
                 device: waypoint.device,
@@ -116,6 +119,10 @@ fn cluster_losing(mut hit: impl FnMut(&ProbeResult) -> Option<Fate>) -> Cluster 
                 ..template.clone()
             };
             hops.extend(until_the_network.map(of));
+            if let Some(last) = hops.last().filter(|_| fate == Fate::Undiscovered) {
+                change::value(&mut observed.drops).unwrap().push(undiscovered(last));
+                continue;
+            }
             let beyond = itinerary(&intent, &result.probe, &taps)
                 .into_iter()
                 .find(|waypoint| waypoint.node != snapshot.node && waypoint.leg == Leg::Request);
@@ -160,6 +167,16 @@ fn refused(hop: &Hop) -> Drop {
         location: Some("udp_queue_rcv_one_skb".to_owned()),
         stage: DropStage::Unknown,
         encapsulated: true,
+    }
+}
+
+/// The same of what waited on the underlay device for the link-layer address of the other node.
+fn undiscovered(hop: &Hop) -> Drop {
+    Drop {
+        device: Some("eth0".to_owned()),
+        reason: Some("NOT_SPECIFIED".to_owned()),
+        location: Some("neigh_invalidate".to_owned()),
+        ..refused(hop)
     }
 }
 
@@ -237,6 +254,30 @@ fn a_node_that_could_not_be_asked_over_a_lossy_network_is_no_second_cause() {
     let silent = Evidence::unavailable("remote/node-b", "no answer within 3 s");
     snapshot.remote.insert(b, silent);
     assert_eq!(told(&cluster.judge().cluster), [(CauseCode::PartialLoss, Severity::Error)]);
+}
+
+/// Neighbour discovery failed while some of the probes waited for it, and works again when the neighbours are looked at: what was lost before
+/// was lost by that, and is neither a path that some ports take nor a riddle.
+#[test]
+fn what_waited_in_vain_for_a_neighbour_is_told_though_it_answers_again() {
+    let (a, b) = (NodeName::from("node-a"), NodeName::from("node-b"));
+    // All that was sent, or the first of each pair only.
+    for early in [u64::MAX, 6] {
+        let mut sent: BTreeMap<_, u64> = BTreeMap::new();
+        let report = losing_those(|result| {
+            let count = sent.entry((result.probe.from.clone(), result.probe.to.clone())).or_default();
+            *count += 1;
+            let between = result.probe.from.node == a && result.probe.to.node == b;
+            (between && *count <= early).then_some(Fate::Undiscovered)
+        });
+        assert_eq!(told(&report), [(CauseCode::UnderlayDropsTunnel, Severity::Error)], "{report:?}");
+        let root = roots(&report).next().unwrap();
+        let programmed = root.evidence.programmed.as_deref().unwrap();
+        assert_eq!(
+            programmed,
+            "node-a had no link-layer address of 172.18.0.3 (node-b) when the probes were sent, and waits for none now: ARP was not answered"
+        );
+    }
 }
 
 /// Where the way back loses by chance, large packets that never pass on the way there are still a cause of their own.

@@ -163,6 +163,7 @@ impl Look<'_> {
             since: None,
             consequences: Vec::new(),
             owner: None,
+            recognised_by: None,
             values: Default::default(),
         });
     }

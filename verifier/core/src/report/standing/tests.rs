@@ -25,6 +25,7 @@ fn finding(code: CauseCode, node: Option<&str>, severity: Severity) -> Finding {
         since: None,
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: BTreeMap::new(),
     }
 }

@@ -48,10 +48,26 @@ pub(super) fn forwarding(view: &View<'_>, out: &mut Out) {
         return;
     }
     let mut f = view.finding(CauseCode::IpForwardDisabled, subjects.join(", "));
+    let on: Vec<String> = subjects.iter().map(|subject| format!("{}=1", as_key(subject))).collect();
+    f.value(SWITCH_ON, format!("`sysctl -w {}`", on.join(" ")));
+    f.value(KEPT_ON, format!("`{}`", on.join("`, `")));
     f.evidence.intent = Some("forwarding is on".to_string());
     f.evidence.programmed = Some(format!("{} = 0", subjects.join(", ")));
     f.since = view.added_at(|o| matches!(o, ChangedObject::Netconf(n) if n.forwarding == Some(false)));
     out.findings.push(f);
+}
+
+/// What the table's remedies say where it is not known which setting is off.
+const SWITCH_ON: &str = "`sysctl -w net.ipv4.ip_forward=1` (of IPv6 `net.ipv6.conf.all.forwarding=1`)";
+const KEPT_ON: &str = "`net.ipv4.ip_forward=1`";
+
+/// As sysctl(8) takes it: a dot in a device's name stands as a slash.
+fn as_key(setting: &str) -> String {
+    let parts = setting.strip_prefix("net.ipv4.conf.").and_then(|rest| rest.rsplit_once('.'));
+    match parts {
+        Some((device, name)) => format!("net.ipv4.conf.{}.{name}", device.replace('.', "/")),
+        None => setting.to_string(),
+    }
 }
 
 /// Strict mode together with a way back through another device.

@@ -7,6 +7,7 @@ mod pods;
 mod routes;
 mod seen;
 mod tunnel;
+mod writer;
 
 use super::{CauseCode, Finding, FindingEvidence, NodeSnapshot, UnknownCheck};
 use crate::{
@@ -91,6 +92,7 @@ impl View<'_> {
             since: None,
             consequences: Vec::new(),
             owner: None,
+            recognised_by: None,
             values: Default::default(),
         }
     }

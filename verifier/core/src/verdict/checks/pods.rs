@@ -234,16 +234,22 @@ pub(super) fn gateway_answer6(view: &View<'_>, out: &mut Out) {
         }
         let mut f = view.pod_finding(CauseCode::PodGatewayUnanswered, &w.pod, format!("{gateway} on {}", w.device));
         f.evidence.intent = Some(format!("{gateway} is the link-local address of {}", w.device));
-        f.evidence.programmed = Some(if own.is_empty() {
-            format!(
-                "{} has no link-local address (is net.ipv6.conf.{}.disable_ipv6 1?)",
-                w.device, w.device
+        let (why, cure) = if own.is_empty() {
+            let setting = format!("net.ipv6.conf.{}.disable_ipv6", w.device);
+            (
+                format!("{} has no link-local address (is {setting} 1?)", w.device),
+                format!("`sysctl -w {setting}=0`"),
             )
         } else {
             let own: Vec<String> = own.iter().map(ToString::to_string).collect();
-            format!("{} has {}", w.device, own.join(", "))
-        });
-        f.value("CALI_DEVICE", &w.device);
+            let pod = format!("`kubectl delete pod {} -n {}`", w.pod.name, w.pod.namespace);
+            (
+                format!("{} has {}", w.device, own.join(", ")),
+                format!("Delete the pod, whose gateway is another address: {pod}"),
+            )
+        };
+        f.evidence.programmed = Some(why);
+        f.value(GATEWAY_CURES, cure);
         out.findings.push(f);
     }
 }
@@ -273,13 +279,13 @@ pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
             .and_then(|state| gateway_of(state, false))
             .unwrap_or(GATEWAY);
         let own = conf(NetconfScope::Link(link.index));
-        let why = if own.and_then(|n| n.proxy_neigh) == Some(false) && !all_proxy {
-            format!("net.ipv4.conf.{}.proxy_arp = 0", w.device)
+        let setting = |name: &str| format!("net.ipv4.conf.{}.{name}", w.device);
+        let switch_on = |name: &str| format!("`sysctl -w {}=1`", setting(name));
+        let (why, cure) = if own.and_then(|n| n.proxy_neigh) == Some(false) && !all_proxy {
+            (format!("{} = 0", setting("proxy_arp")), switch_on("proxy_arp"))
         } else if own.and_then(|n| n.forwarding) == Some(false) {
-            format!(
-                "net.ipv4.conf.{}.forwarding = 0, so the kernel does not answer for others there",
-                w.device
-            )
+            let why = format!("{} = 0, so the kernel does not answer for others there", setting("forwarding"));
+            (why, switch_on("forwarding"))
         } else {
             match fib.lookup(&Flow {
                 src: w.addresses.iter().copied().find(IpAddr::is_ipv4),
@@ -287,14 +293,18 @@ pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
                 ..Flow::to(gateway)
             }) {
                 Decision::Forward { next_hops, .. } if next_hops.iter().all(|h| h.oif == Some(link.index)) => {
-                    format!("the node's route to {gateway} leads back through {}", w.device)
+                    let why = format!("the node's route to {gateway} leads back through {}", w.device);
+                    (why, format!("Remove that route (`ip route get {gateway}`)"))
                 }
                 Decision::Forward { .. } | Decision::Local { .. } => continue,
                 Decision::Unknown { why } => {
                     out.cannot("pod-gateway-answer", &[crate::evidence::Gap::new("programmed/rules", why)]);
                     continue;
                 }
-                _ => format!("the node has no route to {gateway} (no default route), so it does not answer for it"),
+                _ => (
+                    format!("the node has no route to {gateway} (no default route), so it does not answer for it"),
+                    "Give the node a default route: the one it had, or any".to_string(),
+                ),
             }
         };
         if !link.up {
@@ -303,7 +313,11 @@ pub(super) fn gateway_answer(view: &View<'_>, out: &mut Out) {
         let mut f = view.pod_finding(CauseCode::PodGatewayUnanswered, &w.pod, format!("{gateway} on {}", w.device));
         f.evidence.intent = Some(format!("the node answers ARP for {gateway} on {}", w.device));
         f.evidence.programmed = Some(why);
-        f.value("CALI_DEVICE", &w.device);
+        f.value(GATEWAY_CURES, cure);
         out.findings.push(f);
     }
 }
+
+/// What the table's remedy says where it is not known why nobody answers.
+const GATEWAY_CURES: &str = "`sysctl -w net.ipv4.conf.CALI_DEVICE.proxy_arp=1`; or give the node a default route. Of IPv6, \
+                             `sysctl -w net.ipv6.conf.CALI_DEVICE.disable_ipv6=0`, and delete the pod where its gateway is another address";

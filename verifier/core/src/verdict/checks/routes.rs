@@ -1,6 +1,6 @@
 //! Routes of the main table: to the other nodes' blocks, blackholes of the own ones, and whether the kernel really uses them.
 
-use super::{Looked, Out, View, host_net};
+use super::{Looked, Out, View, host_net, writer};
 use crate::{
     intent::{ExpectedDevice, ExpectedRoute, Owner, RouteClass},
     names::{NodeName, UnixNs},
@@ -43,12 +43,18 @@ pub(super) fn remote(view: &View<'_>, out: &mut Out) {
         let mut f = view.finding(code, want.dst.to_string());
         f.peer = Some(peer.clone());
         f.evidence.intent = Some(want_text(want));
+        f.owner = Some(want.owner);
         f.evidence.programmed = Some(match first_used(same) {
             None => format!("no route to {} in the main table", want.dst),
-            Some(r) => route_text(view, r),
+            Some(r) => {
+                f.recognised_by = writer::recognised_by(view, r);
+                if let Some(suspect) = writer::suspect(want.owner, r.protocol) {
+                    f.value(writer::SUSPECTS, suspect);
+                }
+                f.value(REPLACE, replacement(view, want));
+                route_text(view, r)
+            }
         });
-        f.value(REPLACE, replacement(view, want));
-        f.owner = Some(want.owner);
         f.since = route_since(view, want, code);
         out.findings.push(f);
     }
@@ -213,12 +219,12 @@ pub(super) fn owners(view: &View<'_>, out: &mut Out) {
         let owner = want.protocol.filter(|p| writers.contains_key(p));
         let turns: Vec<String> = writers
             .iter()
-            .map(|(protocol, (times, _))| format!("proto {protocol} {times} times"))
+            .map(|(protocol, (times, _))| format!("proto {} {times} times", writer::protocol_text(*protocol)))
             .collect();
         let mut f = view.finding(CauseCode::RouteOwnerConflict, want.dst.to_string());
         f.peer = Some(peer.clone());
         f.evidence.intent = Some(match owner {
-            Some(protocol) => format!("{} is proto {protocol}'s alone", want_text(want)),
+            Some(protocol) => format!("{} is proto {}'s alone", want_text(want), writer::protocol_text(protocol)),
             None => want_text(want),
         });
         f.evidence.programmed = Some(format!(
@@ -421,7 +427,7 @@ pub(super) fn route_text(view: &View<'_>, route: &Route) -> String {
     if route.table != TABLE_MAIN {
         text.push_str(&format!(" table {}", route.table));
     }
-    text.push_str(&format!(" proto {}", route.protocol));
+    text.push_str(&format!(" proto {}", writer::protocol_text(route.protocol)));
     text
 }
 

@@ -41,9 +41,20 @@ pub(super) fn conformance(view: &View<'_>, out: &mut Out) {
         };
         let mut f = view.finding(code, subject);
         f.peer.clone_from(&count.peer);
+        let sender = match count.direction {
+            Direction::Egress => Some(&view.intent.node),
+            Direction::Ingress => count.peer.as_ref(),
+        };
+        if let Some(sender) = sender {
+            f.value("SENDER", sender);
+        }
         // By itself it endangers nothing that was probed: a warning, unless a root takes it as its own evidence.
         f.severity = Severity::Warning;
         f.evidence.observed = Some(match count.sample {
+            // A bare one has nothing around it.
+            Some((os, od, is, id)) if os.is_unspecified() && od.is_unspecified() => {
+                format!("{} packets, one from {is} to {id} without encapsulation", count.packets)
+            }
             Some((os, od, is, id)) => format!("{} packets, one from {is} to {id} inside {os} to {od}", count.packets),
             None => format!("{} packets", count.packets),
         });

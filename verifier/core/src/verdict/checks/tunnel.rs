@@ -2,7 +2,7 @@
 
 use super::{Looked, Out, View, mac_text};
 use crate::{
-    intent::{Dataplane, Encapsulation, ExpectedTunnel, derive::VXLAN_DEVICE},
+    intent::{Dataplane, Encapsulation, ExpectedTunnel, Owner, derive::VXLAN_DEVICE},
     programmed::{ChangedObject, Link, LinkKind},
     verdict::{CauseCode, Finding},
 };
@@ -16,6 +16,8 @@ pub(super) fn device(view: &View<'_>, out: &mut Out) {
             Looked::Unknown => {}
             Looked::Absent => {
                 let mut f = of_device(view, CauseCode::TunnelDeviceMissing, tunnel);
+                let ipip = tunnel.encapsulation == Encapsulation::Ipip;
+                f.value(MODULES, if ipip { "`modprobe ipip`" } else { "`modprobe vxlan`" });
                 f.evidence.intent = Some(expected(tunnel));
                 f.evidence.programmed = Some(format!("no device named {} in a complete dump of links", tunnel.device));
                 f.since = view.removed_at(|o| matches!(o, ChangedObject::Link(l) if l.name == tunnel.device));
@@ -34,6 +36,12 @@ pub(super) fn device(view: &View<'_>, out: &mut Out) {
         }
     }
 }
+
+/// What the table's remedy says where the encapsulation is not known.
+const MODULES: &str = "`modprobe vxlan` (or `ipip`)";
+
+/// What the table's remedy says of what the kernel flushed with the address. An IPIP device has no neighbours.
+const FOLLOWS: &str = "routes and neighbours follow with Felix's refresh, or at once when the node's calico-node pod is deleted";
 
 /// About this device, which the remedy's commands are to name: there may be several.
 fn of_device(view: &View<'_>, code: CauseCode, tunnel: &ExpectedTunnel) -> Finding {
@@ -134,6 +142,9 @@ pub(super) fn address(view: &View<'_>, out: &mut Out) {
             )
         });
         f.value("TUNNEL_ADDRESS/32", IpNet::from(want));
+        if tunnel.encapsulation == Encapsulation::Ipip && view.intent.routes.iter().any(|r| r.owner == Owner::Bird) {
+            f.value(FOLLOWS, "routes follow with BIRD's next scan");
+        }
         if let Some(wrong) = have.iter().find(|ip| **ip != want) {
             f.value("WRONG/32", IpNet::from(*wrong));
         }

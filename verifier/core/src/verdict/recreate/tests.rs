@@ -22,6 +22,7 @@ fn finding(code: CauseCode, transient: bool) -> Finding {
         since: transient.then_some(UnixNs::default()),
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: BTreeMap::new(),
     }
 }

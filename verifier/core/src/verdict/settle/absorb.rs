@@ -234,6 +234,7 @@ mod tests {
                 since: None,
                 consequences: Vec::new(),
                 owner: None,
+                recognised_by: None,
                 values: Default::default(),
             }
         })

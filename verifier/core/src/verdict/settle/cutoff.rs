@@ -56,6 +56,7 @@ pub(super) fn cut_off(reports: &Reports<'_>) -> Vec<Finding> {
             since: None,
             consequences: Vec::new(),
             owner: None,
+            recognised_by: None,
             values: Default::default(),
         });
     }

@@ -47,6 +47,7 @@ pub(super) fn latency(reports: &Reports<'_>) -> Option<Finding> {
         since: None,
         consequences: Default::default(),
         owner: None,
+        recognised_by: None,
         values: Default::default(),
     })
 }

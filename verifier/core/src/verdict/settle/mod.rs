@@ -171,6 +171,17 @@ pub(super) fn take(root: &mut Finding, symptoms: &[&Symptom]) {
 fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
     for root in roots {
         let scope = root.code.cause().scope;
+        let detour = detour(reports, root);
+        if let Some(detour) = detour
+            && root.evidence.observed.is_none()
+        {
+            root.evidence.observed = Some(format!(
+                "{} of the probes to {} arrived by another node: seen at {}",
+                detour.probes,
+                detour.ip,
+                detour.at.join(", ")
+            ));
+        }
         let suffers = root.consequences.iter().any(|c| match c {
             Consequence::Probes { .. } => true,
             Consequence::Cause { code, .. } => matches!(code, CauseCode::WrongOwnerSeen),
@@ -178,16 +189,8 @@ fn soften(reports: &Reports<'_>, roots: &mut [Finding]) {
         if suffers || root.severity != Severity::Error || !matches!(scope, Scope::Node | Scope::Pair | Scope::Host) || root.hop.is_some() {
             continue;
         }
-        if let Some(detour) = detour(reports, root) {
-            // They arrive as long as that other node sends them on, which nobody has asked it to do.
-            if root.evidence.observed.is_none() {
-                root.evidence.observed = Some(format!(
-                    "{} of the probes to {} arrived by another node: seen at {}",
-                    detour.probes,
-                    detour.ip,
-                    detour.at.join(", ")
-                ));
-            }
+        // They arrive as long as that other node sends them on, which nobody has asked it to do.
+        if detour.is_some() {
             continue;
         }
         let Some(node) = &root.node else { continue };

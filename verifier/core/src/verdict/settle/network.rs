@@ -163,20 +163,29 @@ fn may_be_chance(symptom: &Symptom, share: Share) -> bool {
     (0..never_passed).fold(1.0, |chance, _| chance * each) >= CHANCE_MIN
 }
 
-/// Which nodes still wait for the link-layer address of another: what they would send there has not left them. A network that loses ARP or
-/// neighbour discovery loses the tunnel of that family with it, and only a cold table shows it.
+/// Which nodes wait, or waited when the probes were lost, for the link-layer address of another: what they would send there has not left
+/// them. A network that loses ARP or neighbour discovery loses the tunnel of that family with it, and only a cold table shows it.
 fn unanswered(reports: &Reports<'_>, edges: &BTreeSet<(NodeName, NodeName)>, symptoms: &[&Symptom]) -> Option<String> {
     let v6 = symptoms.iter().all(|s| s.to.ip.is_ipv6());
     let waits = |(from, to): &(NodeName, NodeName)| {
         let report = reports.get(from)?;
         let hosts = if v6 { &report.host_ips6 } else { &report.host_ips };
         let ip = hosts.get(to)?;
-        let waiting = report.unresolved.iter().any(|(_, x)| x == ip);
-        waiting.then(|| format!("{from} has no link-layer address of {ip} ({to})"))
+        if report.unresolved.iter().any(|(_, x)| x == ip) {
+            return Some((true, format!("{from} has no link-layer address of {ip} ({to})")));
+        }
+        let lost = |s: &&Symptom| {
+            let place = s.place.as_ref();
+            s.waited_on.is_some() && place.is_some_and(|p| p.node == *from) && [&s.from.node, &s.to.node].contains(&to)
+        };
+        let waited = symptoms.iter().any(lost);
+        let had = || format!("{from} had no link-layer address of {ip} ({to}) when the probes were sent, and waits for none now");
+        waited.then(|| (false, had()))
     };
-    let waiting: Vec<String> = edges.iter().filter_map(waits).take(UNANSWERED_MAX).collect();
+    let (still, waiting): (Vec<bool>, Vec<String>) = edges.iter().filter_map(waits).take(UNANSWERED_MAX).unzip();
     let how = if v6 { "neighbour discovery (ICMPv6 135 and 136)" } else { "ARP" };
-    (!waiting.is_empty()).then(|| format!("{}: {how} is not answered", waiting.join(", ")))
+    let is = if still.contains(&true) { "is" } else { "was" };
+    (!waiting.is_empty()).then(|| format!("{}: {how} {is} not answered", waiting.join(", ")))
 }
 
 /// As many as a person reads.

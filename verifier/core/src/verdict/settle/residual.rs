@@ -68,13 +68,19 @@ fn blame(reports: &Reports<'_>, symptom: &Symptom) -> Blame {
     let Some(place) = &symptom.place else {
         return unexplained(None, symptom);
     };
+    let seen = place.segment;
     let place = correct(reports, symptom, place);
+    let waited = symptom.waited_on.is_some() && place.segment != seen;
     // A packet that was seen with a wrong checksum is not judged by where it is thrown away at last: connection tracking calls it invalid,
     // and any filter may then drop it.
     if symptom.checksum_bad.is_none()
         && let Some(blame) = by_suspects(reports, symptom, &place).filter(|blame| fits(symptom, blame))
     {
         return blame;
+    }
+    // What waited in vain for the other node's link-layer address was lost for that, whatever found it before or after.
+    if waited && place.segment == Segment::Underlay && !cut_off(reports, symptom) {
+        return fabric(CauseCode::UnderlayDropsTunnel, &place, symptom);
     }
     // Inside a node nothing is lost by chance, and one that damages packets does not do it by chance either.
     if by_chance(symptom) && (place.segment == Segment::Underlay || damaged(symptom)) && symptom.gaps.is_empty() {
@@ -188,6 +194,9 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
     } else {
         &symptom.from
     };
+    let egress = |device: &str| format!("{}/{device}/egress", place.node);
+    let next_is = |device: &str| place.expected_next.as_deref() == Some(&*egress(device));
+    let waited = symptom.waited_on.as_deref();
     let waits_for = |ip: core::net::IpAddr| report.unresolved.iter().any(|(_, x)| *x == ip);
     let hosts = if symptom.to.ip.is_ipv6() {
         &report.host_ips6
@@ -196,10 +205,8 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
     };
     // Without a tunnel the next tap is that of the device on which the neighbour is.
     let next_waits = || {
-        report.unresolved.iter().any(|(device, ip)| {
-            let next = format!("{}/{device}/egress", place.node);
-            hosts.get(&other.node) == Some(ip) && place.expected_next.as_deref() == Some(&*next)
-        })
+        let mut unresolved = report.unresolved.iter();
+        waited.is_some_and(next_is) || unresolved.any(|(device, ip)| hosts.get(&other.node) == Some(ip) && next_is(device))
     };
     match place.segment {
         Segment::SenderRouting if next_waits() => Place {
@@ -207,12 +214,12 @@ fn correct(reports: &Reports<'_>, symptom: &Symptom, place: &Place) -> Place {
             towards: Some(other.node.clone()),
             ..place.clone()
         },
-        Segment::SenderEncap if hosts.get(&other.node).copied().is_some_and(waits_for) => Place {
+        Segment::SenderEncap if waited.is_some_and(next_is) || hosts.get(&other.node).copied().is_some_and(waits_for) => Place {
             segment: Segment::Underlay,
             towards: Some(other.node.clone()),
             ..place.clone()
         },
-        Segment::ReceiverRouting if waits_for(symptom.to.ip) && place.node == symptom.to.node => Place {
+        Segment::ReceiverRouting if place.node == symptom.to.node && (waited.is_some_and(next_is) || waits_for(symptom.to.ip)) => Place {
             segment: Segment::InsideReceiver,
             leg: crate::observed::Leg::Reply,
             ..place.clone()
@@ -540,6 +547,7 @@ fn finding(blame: &Blame, symptoms: &[&Symptom]) -> Finding {
         since: None,
         consequences: Vec::new(),
         owner: None,
+        recognised_by: None,
         values: Default::default(),
     }
 }

@@ -112,6 +112,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "Nothing, or allow the probes (ICMP, and the verifier's UDP and TCP ports) by policy.",
         verify: "`verifier validate --node NODE` reports the pod fresh once the policy allows the probe.",
         persist: None,
+        repairs: Repairs::NotCalicos,
         ..POD
     },
 ];

@@ -11,7 +11,7 @@ const SEEN: Cause = Cause {
     title: "",
     meaning: "",
     detected: "Every tunnel packet on the underlay is checked in the kernel against intent.",
-    remedy: "Compare routes, neighbours and FDB of the sending node with intent: `verifier inspect --node NODE`.",
+    remedy: "Compare routes, neighbours and FDB of the sending node with intent: `verifier inspect --node SENDER`.",
     verify: "The counter `dataplane_verifier_conformance_packets_total` of this kind stands still.",
     persist: None,
     repairs: Repairs::Never,

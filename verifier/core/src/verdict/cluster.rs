@@ -28,7 +28,12 @@ pub fn judge_cluster(reports: &BTreeMap<NodeName, Evidence<NodeReport>>, _policy
         .collect();
     let pods = pods(&present, &settled);
     let mut verdict = nodes.iter().map(|n| n.verdict).max().unwrap_or(Verdict::Unknown);
-    if causes.iter().any(|c| c.severity == Severity::Error) {
+    // What is everybody's counts against no node, also where it stands under the one that it names.
+    let shared = settled
+        .roots
+        .iter()
+        .filter(|r| r.pod.is_none() && r.code.cause().scope == Scope::Cluster);
+    if causes.iter().chain(shared).any(|c| c.severity == Severity::Error) {
         verdict = verdict.max(Verdict::Degraded);
     }
     let mut unknown: BTreeSet<UnknownCheck> = settled.unknown.iter().cloned().collect();

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use verifier_core::{
     evidence::Evidence,
+    intent::Contradiction,
     names::{NodeName, PodRef},
     probe::{Outcome, ProbeResult, Transport},
     report::JsonReport,
@@ -271,4 +272,32 @@ fn a_bad_path_is_no_underlay_that_drops_the_tunnel() {
     // Everything of the pairs of a host happened to take it; those of pods show that it is a path.
     let of_host_passed = |result: &ProbeResult| result.probe.from.pod.is_none() && result.outcome.passed();
     assert_eq!(bad_path_without(of_host_passed), expected);
+}
+
+/// A contradiction of the objects is an error of the cluster's, also where it names a node: packets lost by it count against no node, and
+/// the whole is not well.
+#[test]
+fn a_contradiction_that_names_a_node_is_not_passed_over() {
+    for lost in [false, true] {
+        let mut cluster = named("healthy");
+        let b = NodeName::from("node-b");
+        for snapshot in cluster.nodes.values_mut().filter_map(change::value) {
+            let intent = change::value(&mut snapshot.intent).unwrap();
+            intent.contradictions.push(Contradiction {
+                code: CauseCode::DuplicateTunnelAddress,
+                node: Some(b.clone()),
+                pods: Vec::new(),
+                subject: "10.244.20.128".to_owned(),
+                evidence: "nodes node-b and node-c have tunnel address 10.244.20.128".to_owned(),
+            });
+            let probes = change::value(&mut snapshot.probes).unwrap().iter_mut();
+            for result in probes.filter(|r| lost && r.probe.from.node != r.probe.to.node && r.probe.to.node == b) {
+                result.outcome = Outcome::Lost;
+            }
+        }
+        let report = cluster.judge().cluster;
+        let told: Vec<_> = roots(&report).map(|root| (root.code, root.severity)).collect();
+        assert_eq!(told, [(CauseCode::DuplicateTunnelAddress, Severity::Error)], "{lost}");
+        assert_eq!(report.verdict, Verdict::Degraded, "{lost}");
+    }
 }

@@ -161,7 +161,7 @@ pub const CAUSES: &[Cause] = &[
         severity: Severity::Error,
         scope: Scope::Pair,
         title: "The route to another node's block has the wrong next hop or device",
-        meaning: "Somebody changed the route in place. Through another node's VTEP traffic may still arrive, in transit through that node, against intent; through another device it is lost or leaks without encapsulation.",
+        meaning: "Somebody changed the route in place. Through another node's VTEP traffic may still arrive, in transit through that node, against intent; through another device it is lost or leaks without encapsulation. What Calico does about it depends on whose the route is now: one that Felix takes for its own (protocol 80, or any on its VXLAN device) some versions compare wrongly, as below; a stranger's Felix replaces from v3.29 on; BIRD changes only its own.",
         detected: "The main table's route to the block differs from intent in device, gateway or type.",
         remedy: "`ip route replace BLOCK via TUNNEL_ADDRESS dev vxlan.calico onlink`, and find who changed it (DHCP client, cloud agent, another CNI). On the versions that do not notice, restarting calico-node repairs it too.",
         verify: "`ip route show BLOCK`, then `verifier validate --node NODE`.",

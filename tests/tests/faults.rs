@@ -113,6 +113,7 @@ fn expected(name: &str) -> Passes {
         | "tunnel-device-down"
         | "tunnel-device-wrong-vni"
         | "tunnel-device-wrong-port"
+        | "tunnel-settings-of-one-node"
         | "vtep-mac-changed"
         | "underlay-drops-tunnel"
         | "node-cut-off" => NODE_B_CUT,

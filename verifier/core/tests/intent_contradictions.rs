@@ -363,6 +363,17 @@ fn a_node_whose_tunnel_has_a_vni_or_a_port_of_its_own_contradicts_the_others() {
             evidence("VNI 7 and UDP port 4789")
         )]
     );
+    // A node whose calico-node pod is being made anew has told nothing, where no DaemonSet tells it for all.
+    let told_by_pods = |nodes: &[&str]| {
+        let mut all = worked_example("Always");
+        all.retain(|v| {
+            v["kind"] != "DaemonSet" && (v["kind"] != "Pod" || !v["metadata"]["name"].as_str().unwrap().starts_with("calico-node"))
+        });
+        all.extend(nodes.iter().map(|node| support::calico_node(node, &env)));
+        contradictions(&support::cluster(&all))
+    };
+    assert_eq!(told_by_pods(&[CP, W, W2]), []);
+    assert_eq!(told_by_pods(&[CP, W]), []);
     // All the same, however it came about, is no contradiction; nor is what a node is to have without a tunnel.
     let everywhere = [own("default", json!({"vxlanVNI": 7}))];
     assert_eq!(found(&everywhere), []);

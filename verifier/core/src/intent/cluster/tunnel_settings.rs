@@ -97,7 +97,12 @@ impl Cluster {
         {
             return None;
         }
-        let environment = self.environment(name, self.agent_of(name).map(|(_, pod)| pod));
+        let agent = self.agent_of(name).map(|(_, pod)| pod);
+        if agent.is_none() && self.daemon_set().is_none() {
+            // Its environment outranks every object, and nobody told it: a pod that is being made anew would make its node the odd one.
+            return None;
+        }
+        let environment = self.environment(name, agent);
         let own = format!("node.{name}");
         let parameters = Parameters {
             environment: &environment,

@@ -11,6 +11,12 @@ pub const VXLAN_DEVICE: &str = "vxlan.calico";
 pub const VXLAN_DEVICE_V6: &str = "vxlan-v6.calico";
 /// The IPIP device.
 pub const IPIP_DEVICE: &str = "tunl0";
+/// RTPROT_BOOT: what `ip route add` writes, and Felix leaves device routes at by default.
+pub const PROTOCOL_BOOT: u8 = 3;
+/// RTPROT_BIRD.
+pub const PROTOCOL_BIRD: u8 = 12;
+/// Felix's own protocol, of all its other routes.
+pub const PROTOCOL_FELIX: u8 = 80;
 /// Prefix of workload interfaces when nothing sets another.
 pub const DEFAULT_INTERFACE_PREFIX: &str = "cali";
 

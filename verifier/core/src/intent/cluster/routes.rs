@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     intent::{
-        derive,
+        derive::{self, PROTOCOL_BIRD, PROTOCOL_BOOT, PROTOCOL_FELIX},
         node::{Dataplane, Encapsulation, ExpectedDevice, ExpectedRoute, Owner, RouteClass},
     },
     names::NodeName,
@@ -16,13 +16,6 @@ use crate::{
 use alloc::{collections::BTreeSet, string::ToString, vec::Vec};
 use core::net::IpAddr;
 use ipnet::IpNet;
-
-/// `RTPROT_BIRD`.
-const PROTOCOL_BIRD: u8 = 12;
-/// `RTPROT_BOOT`, what Felix leaves device routes at by default.
-const PROTOCOL_BOOT: u8 = 3;
-/// Felix's own protocol.
-const PROTOCOL_FELIX: u8 = 80;
 
 /// One node as the place from which the cluster is looked at.
 pub(super) struct View<'a> {

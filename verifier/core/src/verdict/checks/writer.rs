@@ -2,17 +2,13 @@
 
 use super::View;
 use crate::{
-    intent::{Encapsulation, Owner},
+    intent::{
+        Encapsulation, Owner,
+        derive::{PROTOCOL_BIRD, PROTOCOL_BOOT, PROTOCOL_FELIX},
+    },
     programmed::{Route, RouteKind},
 };
 use alloc::string::{String, ToString};
-
-/// RTPROT_BOOT: what `ip route add` writes, and Felix's default for devices' routes.
-const BOOT: u8 = 3;
-/// RTPROT_BIRD.
-const BIRD: u8 = 12;
-/// Felix's own, for all its other routes.
-const FELIX: u8 = 80;
 
 /// What the table's remedy says of a writer whom nothing gives away.
 pub(super) const SUSPECTS: &str = "(DHCP client, cloud agent, another CNI)";
@@ -22,13 +18,13 @@ pub(super) const SUSPECTS: &str = "(DHCP client, cloud agent, another CNI)";
 pub(super) fn recognised_by(view: &View<'_>, route: &Route) -> Option<Owner> {
     let settings = &view.intent.settings;
     let exclusive = match settings.device_route_protocol.value() {
-        Some(&chosen) if chosen != BOOT => chosen,
-        _ => FELIX,
+        Some(&chosen) if chosen != PROTOCOL_BOOT => chosen,
+        _ => PROTOCOL_FELIX,
     };
     if route.protocol == exclusive {
         return Some(Owner::Felix);
     }
-    if route.protocol == BIRD && (route.kind != RouteKind::Unicast || !on_vxlan(view, route)) {
+    if route.protocol == PROTOCOL_BIRD && (route.kind != RouteKind::Unicast || !on_vxlan(view, route)) {
         return Some(Owner::Bird);
     }
     let felix = route.kind == RouteKind::Unicast && (on_vxlan(view, route) || on_workload(view, route));
@@ -47,7 +43,7 @@ fn on_vxlan(view: &View<'_>, route: &Route) -> bool {
 /// The same of pods' devices, unless `removeExternalRoutes` is off.
 fn on_workload(view: &View<'_>, route: &Route) -> bool {
     let settings = &view.intent.settings;
-    if settings.remove_external_routes.value() == Some(&false) && route.protocol != BOOT {
+    if settings.remove_external_routes.value() == Some(&false) && route.protocol != PROTOCOL_BOOT {
         return false;
     }
     let prefixes = settings.interface_prefixes.value();
@@ -64,10 +60,10 @@ fn leads_out_of(view: &View<'_>, route: &Route, is: impl Fn(&str) -> bool) -> bo
 /// What to say instead of [`SUSPECTS`] where the protocol gives the writer away; none where it does not.
 pub(super) fn suspect(owner: Owner, protocol: u8) -> Option<&'static str> {
     match (owner, protocol) {
-        (Owner::Felix, BIRD) => {
+        (Owner::Felix, PROTOCOL_BIRD) => {
             Some("(BIRD by its protocol: left from before Felix took these routes over, or of a BIRD that still programs them)")
         }
-        (Owner::Bird, FELIX) => {
+        (Owner::Bird, PROTOCOL_FELIX) => {
             Some("(Felix by its protocol: left from before BIRD took these routes over, or of a Felix that still programs them)")
         }
         (_, 2) => Some("(the kernel by its protocol, for an address on that device)"),
@@ -83,13 +79,13 @@ pub(super) fn protocol_text(protocol: u8) -> String {
     let name = match protocol {
         1 => "redirect",
         2 => "kernel",
-        BOOT => "boot",
+        PROTOCOL_BOOT => "boot",
         4 => "static",
         8 => "gated",
         9 => "ra",
         10 => "mrt",
         11 => "zebra",
-        BIRD => "bird",
+        PROTOCOL_BIRD => "bird",
         13 => "dnrouted",
         14 => "xorp",
         15 => "ntk",
